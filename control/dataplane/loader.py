@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compile, load and pin, in a process of its own so that LLVM's memory goes with it.
+
+    python -m valkyrie.control.dataplane.loader --pin-dir /sys/fs/bpf/valkyrie --sets 131072 --nodes 262144
+
+Prints one JSON object: the program's id, tag and maps, or the error's code, what, hint and log.
+Maps that are pinned already are opened and keep what they hold. The program takes the name
+`police` only when all has succeeded; after a failure nothing is pinned that was not before.
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from valkyrie.control.dataplane import bpf, complaint, headers, layout, pins, source
+from valkyrie.control.errors import DataplaneError, PermissionRefused, Unavailable, ValkyrieError
+
+LOG_BYTES = 20_000
+
+
+class Rejected(DataplaneError):
+    """The compiler or the verifier refused the program; `log` is what it said."""
+
+    def __init__(self, what: str, hint: str, log: str) -> None:
+        super().__init__(what, hint)
+        self.log = log[-LOG_BYTES:]
+
+
+def import_bcc() -> Any:
+    """BCC's Python module. Raises Unavailable when it is not there, or is another `bcc`."""
+    hint = "install it: apt install python3-bpfcc"
+    try:
+        import bcc  # type: ignore[import-untyped,import-not-found,unused-ignore]
+    except (ImportError, OSError) as error:
+        raise Unavailable(f"no BCC: {error}", hint) from error
+    if not hasattr(bcc, "BPF"):
+        raise Unavailable(f"{bcc.__file__} is not the BPF Compiler Collection", f"pip uninstall bcc; {hint}")
+    return bcc
+
+
+@contextmanager
+def _stderr_into(file: BinaryIO) -> Iterator[None]:
+    """Catch what BCC's C++ side writes to the process's standard error."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _said(file: BinaryIO) -> str:
+    file.seek(0)
+    return file.read().decode("utf-8", "replace")
+
+
+def _compile(bcc: Any, text: str, flags: list[str], log: BinaryIO) -> Any:
+    """The BCC module, its maps made and pinned."""
+    with headers.header_tree() as tree, _stderr_into(log):
+        os.environ["BCC_KERNEL_SOURCE"] = str(tree)
+        try:
+            return bcc.BPF(text=text, cflags=flags)
+        except Exception as error:  # BCC raises nothing narrower
+            number, failure = ctypes.get_errno(), error
+    said = _said(log)
+    found = complaint.compiler(said)
+    if found:
+        raise Rejected(f"the program does not compile: {found}", "report it with the BCC version", said)
+    if "permitted" in said or os.geteuid() != 0:
+        raise PermissionRefused("making the program's maps: not permitted", "run it as root")
+    reason = (said.strip().splitlines() or [str(failure)])[-1]
+    raise Rejected(
+        f"BCC could not make the program: {reason}",
+        "the table may be too large for this machine's memory: choose a smaller table.buckets"
+        if number in (12, 7)
+        else "see `valkyrie-ctl doctor`",
+        said,
+    )
+
+
+def _load(bcc: Any, module: Any, log: BinaryIO) -> int:
+    """The program's descriptor, which the module owns."""
+    with _stderr_into(log):
+        try:
+            return int(module.load_func(pins.PROGRAM, bcc.BPF.XDP).fd)
+        except Exception as error:  # BCC raises nothing narrower
+            failure = error
+    said = _said(log)
+    if "super-user" in str(failure):
+        raise PermissionRefused("loading the program: not permitted", "run it as root")
+    if "insns" not in said:
+        raise Rejected(f"the kernel took no XDP program: {failure}", "Linux 5.15 or newer is needed", said)
+    cause = complaint.verifier(said)
+    raise Rejected(f"the kernel's verifier refused the program: {cause}", "report it with `uname -r`", said)
+
+
+def _pin(fd: int, pin_dir: Path) -> None:
+    """Pin beside the old program and rename over it, so that there is always one."""
+    fresh = pin_dir / f"{pins.PROGRAM}_new"  # bpffs takes no dot in a name
+    fresh.unlink(missing_ok=True)
+    bpf.obj_pin(fd, fresh)
+    fresh.rename(pin_dir / pins.PROGRAM)
+
+
+def load(pin_dir: Path, sizes: source.Sizes, main: Path = source.MAIN) -> dict[str, Any]:
+    """Compile, load and pin; the program's identity.
+
+    Raises Conflict if pinned maps do not fit (a migration is needed), Rejected if the compiler or
+    verifier says no, Unavailable or PermissionRefused for what the host lacks.
+    """
+    started = time.monotonic()
+    bcc = import_bcc()
+    text = source.expand(main)
+    pins.prepare(pin_dir)
+    layout.check(pin_dir, sizes)
+    before = pins.pinned(pin_dir)
+    flags = [*sizes.flags(), f'-DPIN_DIR="{pin_dir}"', "-Wall", "-Wno-unused-function", "-Werror"]
+    try:
+        with tempfile.TemporaryFile() as log:
+            module = _compile(bcc, text, flags, log)
+            fd = _load(bcc, module, log)
+        layout.check(pin_dir, sizes)
+        _pin(fd, pin_dir)
+        info = bpf.prog_info(fd)
+    except BaseException:
+        pins.remove(pin_dir, pins.pinned(pin_dir) - before)
+        raise
+    return {
+        "ok": True,
+        "abi": layout.abi_version(),
+        "digest": source.digest(text, sizes),
+        "prog_id": info.id,
+        "tag": info.tag,
+        "map_ids": sorted(info.map_ids),
+        "seconds": round(time.monotonic() - started, 3),
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the loader; the exit status is the error's, 0 if all went well."""
+    parser = argparse.ArgumentParser(prog="valkyrie-loader", description="compile, load and pin the XDP program")
+    parser.add_argument("--pin-dir", type=Path, required=True)
+    parser.add_argument("--sets", type=int, required=True, help="bucket sets, a power of two; eight buckets each")
+    parser.add_argument("--nodes", type=int, required=True, help="search tree nodes a generation")
+    parser.add_argument("--cpus", type=int, default=source.possible_cpus(), help="possible CPUs of the host")
+    parser.add_argument("--source", type=Path, default=source.MAIN, help="the program's main file")
+    given = parser.parse_args(arguments)
+    try:
+        answer = load(given.pin_dir, source.Sizes(given.sets, given.nodes, given.cpus), given.source)
+    except ValkyrieError as error:
+        failure = {"ok": False, "code": error.code, "what": error.what, "hint": error.hint}
+        print(json.dumps({**failure, "log": getattr(error, "log", "")}))
+        return error.exit_code
+    print(json.dumps(answer))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

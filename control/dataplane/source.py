@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The text that is compiled, its compile flags, and its digest.
+
+BCC rewrites map calls in the main file alone, so the program's own `#include "x.h"` lines are
+expanded here into one text. #line markers keep the file and line of every error.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from valkyrie.control.errors import DataplaneError
+
+MAIN = Path(__file__).resolve().parent.parent.parent / "bpf" / "valkyrie.bpf.c"
+INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]+"([^"]+)"[ \t]*(?:(?://|/\*).*)?$')
+CPUS = Path("/sys/devices/system/cpu/possible")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a build may choose: bucket sets (a power of two, eight buckets each), tree nodes a
+    generation, and possible CPUs."""
+
+    sets: int
+    nodes: int
+    cpus: int
+
+    def flags(self) -> list[str]:
+        """The -D options that say so."""
+        return [f"-DBUCKET_SETS={self.sets}", f"-DMAX_NODES={self.nodes}", f"-DMAX_CPUS={self.cpus}"]
+
+
+def possible_cpus(text: str | None = None) -> int:
+    """How many CPUs the host may ever have: one more than the highest of "0-3,8-11".
+
+    Per-CPU areas are indexed by CPU number, so holes count.
+    """
+    given = CPUS.read_text() if text is None else text
+    return 1 + max(int(part.split("-")[-1]) for part in given.strip().split(","))
+
+
+def expand(path: Path, seen: set[Path] | None = None) -> str:
+    """The file with its own includes in their place, each file once.
+
+    Raises DataplaneError naming the line that includes a file that is not there.
+    """
+    seen = set() if seen is None else seen
+    seen.add(path.resolve())
+    lines = [f'#line 1 "{path.name}"']
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        found = INCLUDE.match(line)
+        if not found:
+            lines.append(line)
+            continue
+        included = path.parent / found[1]
+        if not included.exists():
+            raise DataplaneError(
+                f'{path.name} line {number}: no file "{found[1]}"', "the installation is incomplete: install it again"
+            )
+        if included.resolve() not in seen:
+            lines.append(expand(included, seen).rstrip("\n"))
+        lines.append(f'#line {number + 1} "{path.name}"')
+    return "\n".join(lines) + "\n"
+
+
+def digest(text: str, sizes: Sizes) -> str:
+    """Names a build: equal digests mean an equal program."""
+    return hashlib.sha256("\0".join([text, *sizes.flags()]).encode()).hexdigest()
