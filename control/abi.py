@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The mirror of bpf/abi.h: sizes, constants and the layout of every map value as numpy types.
+
+All integers are in host byte order. A unit test compiles the header and compares.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from valkyrie.control.enums import Action, Dimension, Fragment, Guard, KeyField, Measure, Reason
+
+__all__ = ["Action", "Dimension", "Fragment", "Guard", "KeyField", "Measure", "Reason"]
+
+ABI_VERSION: Final = 1
+
+# Defaults of what a build may choose.
+BUCKET_SETS: Final = 131072
+MAX_CPUS: Final = 2
+MAX_NODES: Final = 262144
+
+TIME_SHIFT: Final = 6
+WAYS: Final = 8
+SET_LOCKS: Final = 4096
+MAX_LIMITS: Final = 256
+BITMAP_WORDS: Final = 4
+MAX_CLASSES: Final = 65536
+MAX_PLANS: Final = 131072
+MAX_GUARDS: Final = 131072
+LEASES: Final = 1024
+EVENT_RING_BYTES: Final = 1048576
+NO_SLOT: Final = 0xFFFF
+
+REF_LEAF: Final = 0x80000000
+REF_LOW: Final = 0x40000000
+REF_MASK: Final = 0x3FFFFFFF
+NODE_KEYS: Final = 7
+NODE_CHILDREN: Final = 8
+TREE_DEPTH: Final = 16
+
+FIELD_PROTOCOL: Final = 0
+FIELD_FRAGMENT: Final = 256
+FIELD_DSCP: Final = 260
+FIELD_VERSION: Final = 324
+FIELD_TCP_FLAGS: Final = 328
+FIELD_ICMP: Final = 640
+FIELD_VLAN: Final = 1280
+FIELD_INTERFACE: Final = 5440
+FIELD_LENGTH: Final = 5504
+FIELD_SPORT: Final = 71040
+FIELD_DPORT: Final = 136640
+FIELDS: Final = 202240
+FIELD_BLOCK_CLASSES: Final = 64  # FIELD_BLOCK in the header; here that name is the type
+FIELD_BLOCKS: Final = FIELDS // FIELD_BLOCK_CLASSES
+
+NO_TCP_FLAGS: Final = 256
+NO_ICMP: Final = 512
+NO_VLAN: Final = 4096
+NO_PORTS: Final = 65536
+LATER_FRAGMENT: Final = 65537
+MAX_NICS: Final = 64
+
+REASONS: Final = len(Reason)
+MAX_EXTENSIONS: Final = 8
+CAS_TRIES: Final = 16
+UID_BAN: Final = 32767
+UID_MASK: Final = 0x7FFF
+UID_IPV6_PAIR: Final = 0x8000
+TEST_EXPLAIN: Final = 1
+
+
+def _struct(*fields: tuple[Any, ...]) -> np.dtype[np.void]:
+    return np.dtype(list(fields), align=True)
+
+
+NODE: Final = _struct(("key", "u8", NODE_KEYS), ("reserved", "u8"), ("child", "u4", NODE_CHILDREN))
+FIELD_BLOCK: Final = _struct(("class_of", "u2", FIELD_BLOCK_CLASSES))
+BITMAP: Final = _struct(("word", "u8", BITMAP_WORDS))
+PLAN: Final = _struct(("mult", "u8"), ("tau", "u8"), ("batch", "u8"), ("shift", "u4"), ("reserved", "u4"))
+LIMIT: Final = _struct(
+    ("plan", PLAN),
+    ("mask4", "u8", 4),
+    ("mask6", "u8", 4),
+    ("ban_ns", "u8"),
+    ("override_root", "u4"),
+    ("uid", "u2"),
+    ("slot", "u2"),
+    ("action", "u1"),
+    ("measure", "u1"),
+    ("key_fields", "u1"),
+    ("override_dst", "u1"),
+    ("reserved", "u4"),
+)
+GUARD: Final = _struct(("exempt_until", "u8"), ("ban_until", "u8"), ("flags", "u4"), ("reserved", "u4"))
+RULESET: Final = _struct(
+    ("limits", "u4"),
+    ("dimensions", "u4"),
+    ("src4_root", "u4"),
+    ("src6_root", "u4"),
+    ("dst4_root", "u4"),
+    ("dst6_root", "u4"),
+    ("guard4_root", "u4"),
+    ("guard6_root", "u4"),
+    ("malformed_drop", "u4"),
+    ("table_full_open", "u4"),
+    ("kernel_bans", "u4"),
+    ("event_sample", "u4"),
+    ("event_rate", "u4"),
+    ("reserved", "u4"),
+    ("serial", "u8"),
+)
+CONTROL: Final = _struct(("abi", "u4"), ("active", "u4"), ("secret", "u8", 2), ("test_magic", "u8"))
+BUCKET_SET: Final = _struct(("fingerprint", "u8", WAYS), ("tat", "u8", WAYS))
+BUCKET_KEY: Final = _struct(("uid", "u2"), ("dport", "u2"), ("addr", "u1", 16))
+BUCKET_KEY_SET: Final = _struct(("key", BUCKET_KEY, WAYS))
+LEASE: Final = _struct(("fingerprint", "u8"), ("left", "u8"), ("valid_until", "u8"), ("reserved", "u8"))
+LIMIT_STATS: Final = _struct(
+    ("matched", "u8"),
+    ("passed", "u8"),
+    ("dropped", "u8"),
+    ("shadow_dropped", "u8"),
+    ("matched_bytes", "u8"),
+    ("dropped_bytes", "u8"),
+    ("leased", "u8"),
+    ("reserved", "u8"),
+)
+REASON_STATS: Final = _struct(("packets", "u8"), ("bytes", "u8"))
+TABLE_STATS: Final = _struct(
+    ("inserted", "u8"),
+    ("evicted_live", "u8"),
+    ("contended", "u8"),
+    ("events_sent", "u8"),
+    ("events_lost", "u8"),
+    ("events_limited", "u8"),
+    ("drops_seen", "u8"),
+    ("event_window", "u8"),
+    ("event_count", "u8"),
+    ("bans", "u8"),
+    ("reserved", "u8", 6),
+)
+EVENT: Final = _struct(
+    ("time", "u8"),
+    ("src", "u8", 2),
+    ("dst", "u8", 2),
+    ("ifindex", "u4"),
+    ("sport", "u2"),
+    ("dport", "u2"),
+    ("length", "u2"),
+    ("slot", "u2"),
+    ("protocol", "u1"),
+    ("reason", "u1"),
+    ("shadow", "u1"),
+    ("reserved", "u1", 5),
+)
+EXPLANATION: Final = _struct(
+    ("cost", "u8"),
+    ("level", "u8"),
+    ("tau", "u8"),
+    ("fingerprint", "u8"),
+    ("matched", "u1"),
+    ("conforms", "u1"),
+    ("reserved", "u1", 6),
+)
+TEST_CONTROL: Final = _struct(
+    ("magic", "u8"), ("now", "u8"), ("flags", "u4"), ("reason", "u2"), ("slot", "u2")
+)
+CHARGE: Final = _struct(("cost", "u8"), ("where", "u4"), ("leased", "u4"))
+SCRATCH: Final = _struct(("charge", CHARGE, MAX_LIMITS), ("matched", "u2", MAX_LIMITS))
