@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which packets a limit is about: each condition looked at in turn, no bitmaps, no trees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+
+from support.reference.packet import Address, Packet
+from support.reference.parser import ICMP, ICMPV6, TCP
+from valkyrie.control.abi import Fragment
+
+Prefix = IPv4Network | IPv6Network
+Range = tuple[int, int]
+
+
+def covers(prefix: Prefix, address: Address) -> bool:
+    """Whether the address lies in the prefix; an IPv6 prefix never covers an IPv4 address."""
+    if (prefix.version == 4) != address.is_ipv4:
+        return False
+    width = 32 if prefix.version == 4 else 128
+    value = address.value & ((1 << width) - 1)
+    return (value ^ int(prefix.network_address)) >> (width - prefix.prefixlen) == 0
+
+
+def _inside(ranges: tuple[Range, ...], value: int | None) -> bool:
+    return value is not None and any(low <= value <= high for low, high in ranges)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Empty fields constrain nothing. `vlan` None inside the tuple: untagged."""
+
+    src: tuple[Prefix, ...] = ()
+    dst: tuple[Prefix, ...] = ()
+    protocols: tuple[int, ...] = ()
+    sport: tuple[Range, ...] = ()
+    dport: tuple[Range, ...] = ()
+    vlan: tuple[int | None, ...] = ()
+    dscp: tuple[Range, ...] = ()
+    tcp_flags: tuple[tuple[int, int], ...] = ()
+    """(value, mask): flags & mask == value."""
+    icmp: tuple[int, ...] = ()
+    """ICMP types, of whichever of ICMP and ICMPv6 the packet is."""
+    lengths: tuple[Range, ...] = ()
+    interfaces: tuple[str, ...] = ()
+    fragments: str = "skip"
+    version: int | None = None
+
+    def holds(self, packet: Packet, interface: str | None) -> bool:
+        """Whether a well-formed packet that came in at `interface` is one of these."""
+        assert packet.src is not None
+        assert packet.dst is not None
+        return (
+            (not self.src or any(covers(prefix, packet.src) for prefix in self.src))
+            and (not self.dst or any(covers(prefix, packet.dst) for prefix in self.dst))
+            and (not self.protocols or packet.protocol in self.protocols)
+            and (not self.vlan or packet.vlan in self.vlan)
+            and (not self.dscp or _inside(self.dscp, packet.dscp))
+            and (not self.lengths or _inside(self.lengths, packet.length))
+            and (not self.interfaces or interface in self.interfaces)
+            and self.version in (None, packet.version)
+            and self._fragment_holds(packet.fragment)
+            and self._layer4_holds(packet)
+        )
+
+    def _fragment_holds(self, fragment: Fragment) -> bool:
+        if self.fragments == "only":
+            return fragment != Fragment.NONE
+        return self.fragments != "never" or fragment == Fragment.NONE
+
+    def _layer4_holds(self, packet: Packet) -> bool:
+        """Ports, flags and ICMP type; a later fragment has none, and the fragment policy stands in."""
+        if self.tcp_flags and packet.protocol != TCP:
+            return False
+        if self.icmp and packet.protocol not in (ICMP, ICMPV6):
+            return False
+        if packet.fragment == Fragment.LATER:
+            constrained = self.sport or self.dport or self.tcp_flags or self.icmp
+            return not constrained or self.fragments in ("match", "only")
+        return (
+            (not self.sport or _inside(self.sport, packet.sport))
+            and (not self.dport or _inside(self.dport, packet.dport))
+            and (not self.tcp_flags or self._flags_hold(packet.tcp_flags))
+            and (not self.icmp or (packet.icmp is not None and packet.icmp[1] in self.icmp))
+        )
+
+    def _flags_hold(self, flags: int | None) -> bool:
+        return flags is not None and any(flags & mask == value for value, mask in self.tcp_flags)
