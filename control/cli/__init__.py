@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""valkyrie-ctl, the command line of the appliance."""

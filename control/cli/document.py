@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policy files: YAML or JSON text to a document, and from a field of it back to its line."""
+
+import json
+import re
+from typing import Any
+
+from valkyrie.control.errors import InvalidInput
+
+MAX_DOCUMENT = 64 * 1024 * 1024
+
+
+def load(text: str, name: str) -> dict[str, Any]:
+    """The document that a file holds; raises InvalidInput naming file, line and column."""
+    if len(text) > MAX_DOCUMENT:
+        raise InvalidInput(f"{name} is longer than {MAX_DOCUMENT} characters")
+    document = load_json(text, name) if text.lstrip().startswith("{") else load_yaml(text, name)
+    if not isinstance(document, dict):
+        raise InvalidInput(
+            f"{name} holds no mapping",
+            "it begins with one of: limits, exempt, ban; `valkyrie-ctl limits export` shows the form",
+        )
+    return document
+
+
+def load_json(text: str, name: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        try:
+            return load_yaml(text, name)
+        except InvalidInput:
+            line = getattr(error, "lineno", 1)
+            raise InvalidInput(f"not JSON: {error}", where=f"{name} line {line}") from error
+
+
+def load_yaml(text: str, name: str) -> Any:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    try:
+        return YAML(typ="safe").load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{name} line {mark.line + 1}, column {mark.column + 1}" if mark else name
+        raise InvalidInput(error.problem or "not YAML", "is the indentation right?", where=where) from error
+    except (YAMLError, ValueError) as error:
+        raise InvalidInput(f"not YAML: {error}", where=name) from error
+
+
+def steps_of(field: str) -> list[str | int]:
+    """limits[2].rate -> ["limits", 2, "rate"]; so is limits.2.rate."""
+    return [int(word) if word.isdigit() else word for word in re.findall(r"[^.\[\]\s]+", field)]
+
+
+def line_of(text: str, field: str) -> int | None:
+    """The line on which a field of the document stands, or that of the deepest part of it that exists.
+
+    Reads the text once more, in the form that keeps line numbers: slow, so only once there is an error.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        node: Any = YAML(typ="rt").load(text)
+    except (YAMLError, ValueError):
+        return None
+    line: int | None = None
+    for step in steps_of(field):
+        try:
+            at = node.lc.data[step]
+            node = node[step]
+        except (AttributeError, KeyError, IndexError, TypeError):
+            break
+        line = int(at[0]) + 1
+    return line
+
+
+def in_file(error: InvalidInput, text: str, name: str) -> InvalidInput:
+    """The daemon's error about a field of the document as one about a line of the file."""
+    field = re.sub(r"^(field|document)[\s.]+", "", error.where)
+    line = line_of(text, field) if field else None
+    where = name if line is None else f"{name} line {line}"
+    return InvalidInput(error.what, error.hint, where=f"{where}, {field}" if field else where)

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""events: follow what the daemon tells, one line each."""
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from valkyrie.control.cli.options import prints, with_client
+from valkyrie.control.cli.output import Line, Output
+from valkyrie.control.errors import Unavailable
+
+if TYPE_CHECKING:
+    from valkyrie.control.cli.client import Client
+
+RETRY_SECONDS = 0.5
+
+
+def end(address: str, port: int) -> str:
+    """An address with its port; port 0 means there is none."""
+    if not port:
+        return address
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def line(event: dict[str, Any]) -> Line:
+    """An event in one line; a packet's fields where it is about a packet, else what it says."""
+    clock = datetime.fromtimestamp(event["time"], UTC).astimezone().strftime("%H:%M:%S.%f")[:-3]
+    if "src" not in event:
+        return Line(f"{clock}  {event.get('kind', 'note'):<8} {event.get('what', '')}".rstrip(), "yellow")
+    verdict = "shadow" if event.get("shadow") else "drop"
+    words = [
+        clock,
+        f"{verdict:<8}",
+        event.get("limit") or event["reason"],
+        f"{end(event['src'], event['sport'])} > {end(event['dst'], event['dport'])}",
+        event["protocol"],
+        f"{event['length']} B",
+        f"on {event['nic']}",
+    ]
+    return Line("  ".join(words), "yellow" if verdict == "shadow" else "")
+
+
+def follow(
+    client: "Client", say: Callable[[str], None], wait: Callable[[float], None]
+) -> Iterator[dict[str, Any]]:
+    """Events for ever; raises Unavailable only when there is no daemon to begin with.
+
+    When the daemon goes away, says so once and asks again until it is back.
+    """
+    path = "/v1/events"
+    reached = lost = False
+    while True:
+        try:
+            for event in client.stream(path):
+                if lost:
+                    say("valkyried is back")
+                reached, lost = True, False
+                yield event
+            reached = True
+        except Unavailable:
+            if not reached:
+                raise
+        if not lost:
+            say("valkyried went away; waiting for it to come back")
+            lost = True
+        wait(RETRY_SECONDS)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="The same as -o json: a line of JSON for each event.")
+@prints
+@with_client
+def events(client: "Client", as_json: bool, out: Output) -> None:
+    """Follow dropped packets and what else happens, until Ctrl-C."""
+    printer = Output("json") if as_json else out
+
+    def say(text: str) -> None:
+        click.echo(text, err=True)
+
+    for event in follow(client, say, time.sleep):
+        printer.item(event, lambda event=event: line(event))

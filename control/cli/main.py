@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command tree of valkyrie-ctl: nouns and the verbs that need none."""
+
+import os
+
+import click
+
+from valkyrie.control.cli.exits import MEANINGS
+from valkyrie.control.cli.group import Root
+from valkyrie.control.cli.options import DEFAULT_SOCKET
+
+PROGRAM = "valkyrie-ctl"
+HERE = "valkyrie.control.cli"
+
+TABLE = {
+    "attach": f"{HERE}.nics:attach",
+    "confirm": f"{HERE}.nics:confirm",
+    "detach": f"{HERE}.nics:detach",
+    "status": f"{HERE}.status:status",
+    "doctor": f"{HERE}.doctor:doctor",
+    "limits": f"{HERE}.limits:limits",
+    "exempt": f"{HERE}.prefixes:exempt",
+    "ban": f"{HERE}.prefixes:ban",
+    "buckets": f"{HERE}.buckets:buckets",
+    "top": f"{HERE}.top:top",
+    "events": f"{HERE}.events:events",
+    "audit": f"{HERE}.audit:audit",
+    "completion": f"{HERE}.completion:completion",
+}
+
+EPILOG = "\b\nExit codes:\n" + "\n".join(f"{code:>5}  {meaning}" for code, meaning in MEANINGS)
+
+
+def show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    """Prints the installed version; the metadata is read only when asked for."""
+    if not value or ctx.resilient_parsing:
+        return
+    from importlib.metadata import version
+
+    click.echo(f"{PROGRAM} {version('valkyrie')}")
+    ctx.exit()
+
+
+@click.group(
+    cls=Root, table=TABLE, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]}
+)
+@click.option(
+    "--socket",
+    envvar="VALKYRIE_SOCKET",
+    show_envvar=True,
+    default=DEFAULT_SOCKET,
+    show_default=True,
+    metavar="PATH",
+    help="Where valkyried listens.",
+)
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=show_version, help="Print the version."
+)
+@click.pass_context
+def cli(ctx: click.Context, socket: str) -> None:
+    """Limit the rate of packets before the kernel's network stack sees them.
+
+    \b
+    Attach to a NIC, set a limit, look at what happens:
+      valkyrie-ctl attach eth0 --confirm 60s
+      valkyrie-ctl confirm eth0
+      valkyrie-ctl limits set web --match 'proto tcp dport 80,443' --key src/32 --rate 1000/s --burst 2000
+      valkyrie-ctl top
+    """
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False
+
+
+def main() -> None:
+    """The program valkyrie-ctl."""
+    cli(prog_name=PROGRAM)
+
+
+if __name__ == "__main__":
+    main()
