@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Everything that the kernel programs and the control plane share: sizes,
+ * enumerations and the layout of every map value. control/abi.py mirrors it and
+ * a test compares sizes and offsets. Change a layout here: raise ABI_VERSION.
+ *
+ * Two of most tables exist: the one the packets read and the one being written.
+ * control.active names the generation in force; a table of n entries a
+ * generation keeps entry i of generation g at g * n + i.
+ *
+ * Time in buckets is counted in units of 1/64 ns since boot, so that a 64-bit
+ * word spans nine years of uptime and 64 bytes at 100 Gbit/s still cost 328 units.
+ */
+#ifndef VALKYRIE_ABI_H
+#define VALKYRIE_ABI_H
+
+#define ABI_VERSION 1
+
+/* Sizes a build may choose; the loader passes them with -D. */
+#ifndef BUCKET_SETS
+#define BUCKET_SETS 131072 /* power of two; eight buckets each: a million */
+#endif
+#ifndef MAX_CPUS
+#define MAX_CPUS 2 /* possible CPUs of the host */
+#endif
+#ifndef MAX_NODES
+#define MAX_NODES 262144 /* search tree nodes a generation */
+#endif
+
+#define TIME_SHIFT 6 /* bucket time = nanoseconds << TIME_SHIFT */
+#define WAYS 8       /* buckets a set */
+#define SET_LOCKS 4096
+#define MAX_LIMITS 256
+#define BITMAP_WORDS 4 /* MAX_LIMITS bits */
+#define MAX_CLASSES 65536
+#define MAX_PLANS 131072
+#define MAX_GUARDS 131072
+#define LEASES 1024 /* a CPU, power of two */
+#define EVENT_RING_BYTES 1048576
+#define NO_SLOT 0xffff
+
+/* A search tree of interval starts. A reference is a leaf value or a node
+ * index; a node reference may say that from here on the low half of the
+ * address is searched. An empty tree is the reference REF_LEAF | 0. */
+#define REF_LEAF 0x80000000u
+#define REF_LOW 0x40000000u
+#define REF_MASK 0x3fffffffu
+#define NODE_KEYS 7
+#define NODE_CHILDREN 8
+#define TREE_DEPTH 16
+
+struct node {
+  u64 key[NODE_KEYS];       /* ascending; unused ones are ~0 and never reached */
+  u64 reserved;
+  u32 child[NODE_CHILDREN]; /* child[i]: key[i-1] <= address < key[i] */
+};
+
+/* Small dimensions: one u16 class for each value, in one table. */
+#define FIELD_PROTOCOL 0                   /* 256: IP protocol after extension headers */
+#define FIELD_FRAGMENT 256                 /* enum fragment */
+#define FIELD_DSCP 260                     /* 64 */
+#define FIELD_VERSION 324                  /* 0: IPv4, 1: IPv6 */
+#define FIELD_TCP_FLAGS 328                /* 256 flag bytes, then NO_TCP_FLAGS */
+#define FIELD_ICMP 640                     /* ICMP types, then 256 ICMPv6 types, then NO_ICMP */
+#define FIELD_VLAN 1280                    /* 4096 ids (outer tag), then NO_VLAN */
+#define FIELD_INTERFACE 5440               /* NIC slots, 64; slot 0: not one of ours */
+#define FIELD_LENGTH 5504                  /* 65536: bytes of the IP packet */
+#define FIELD_SPORT 71040                  /* 65536 ports, then NO_PORTS, LATER_FRAGMENT */
+#define FIELD_DPORT 136640                 /* the same */
+#define FIELDS 202240
+#define FIELD_BLOCK 64                     /* classes a map value */
+#define FIELD_BLOCKS (FIELDS / FIELD_BLOCK)
+
+#define NO_TCP_FLAGS 256   /* not TCP, or a later fragment */
+#define NO_ICMP 512        /* neither ICMP nor ICMPv6, or a later fragment */
+#define NO_VLAN 4096
+#define NO_PORTS 65536     /* a protocol without ports */
+#define LATER_FRAGMENT 65537
+#define MAX_NICS 64
+
+enum fragment { FRAGMENT_NONE, FRAGMENT_FIRST, FRAGMENT_LATER };
+
+struct field_block {
+  u16 class_of[FIELD_BLOCK];
+};
+
+/* Dimensions, as bits of ruleset.dimensions: only those that some limit
+ * constrains are looked up. */
+enum dimension {
+  DIM_PROTOCOL,
+  DIM_FRAGMENT,
+  DIM_DSCP,
+  DIM_VERSION,
+  DIM_TCP_FLAGS,
+  DIM_ICMP,
+  DIM_VLAN,
+  DIM_INTERFACE,
+  DIM_LENGTH,
+  DIM_SPORT,
+  DIM_DPORT,
+  DIM_SRC,
+  DIM_DST,
+};
+
+struct bitmap {
+  u64 word[BITMAP_WORDS]; /* bit i: the limit at position i */
+};
+
+/* What a token costs and how deep the bucket is. */
+struct plan {
+  u64 mult;  /* cost of n tokens = ceil(n * mult / 2^shift), in time units */
+  u64 tau;   /* capacity: the burst in time units */
+  u64 batch; /* time units a CPU leases at once; 0: no lease */
+  u32 shift;
+  u32 reserved;
+};
+
+enum action { ACTION_DROP, ACTION_SHADOW, ACTION_BAN };
+enum measure { MEASURE_PACKETS, MEASURE_IP_BYTES, MEASURE_FRAME_BYTES };
+
+#define KEY_SPORT 1
+#define KEY_DPORT 2
+#define KEY_PROTOCOL 4
+#define KEY_SRC 8
+#define KEY_DST 16
+
+struct limit {
+  struct plan plan;
+  u64 mask4[4];      /* source high, low, destination high, low */
+  u64 mask6[4];
+  u64 ban_ns;        /* ACTION_BAN: how long */
+  u32 override_root; /* tree over the IPv4 source (or destination) -> plan index; leaf 0 is "no override" */
+  u16 uid;           /* 1..32767, never reused while a bucket of it may live */
+  u16 slot;          /* of its counters */
+  u8 action;
+  u8 measure;
+  u8 key_fields;
+  u8 override_dst;     /* 1: overrides are by destination */
+  u32 override6_root;  /* the same for IPv6 */
+};
+
+#define GUARD_PROTECT 1 /* never dropped, whatever else holds */
+#define GUARD_EXEMPT 2
+#define GUARD_BAN 4
+
+struct guard {
+  u64 exempt_until; /* ns since boot; ~0: for ever */
+  u64 ban_until;
+  u32 flags;
+  u32 reserved;
+};
+
+struct ruleset {
+  u32 limits;      /* positions in use */
+  u32 dimensions;  /* bit per enum dimension */
+  u32 src4_root;   /* leaf: class */
+  u32 src6_root;
+  u32 dst4_root;
+  u32 dst6_root;
+  u32 guard4_root; /* by source; leaf: guard index, 0 is "none" */
+  u32 guard6_root;
+  u32 malformed_drop;  /* 1: drop malformed packets, 0: pass them */
+  u32 table_full_open; /* 1: a newcomer to a full set starts full, 0: with the debt of what it replaces */
+  u32 kernel_bans;     /* 1: some limit bans, so look bans up */
+  u32 event_sample;    /* one drop in this many is reported; 0: none */
+  u32 event_rate;      /* events a second and CPU, at most */
+  u32 reserved;
+  u64 serial;          /* of the ruleset, rises with every change */
+};
+
+struct control {
+  u32 abi;
+  u32 active;      /* generation that packets read: 0 or 1 */
+  u64 secret[2];   /* of the bucket hash */
+  u64 test_magic;  /* what struct test_control must carry */
+};
+
+/* A bucket set: two cache lines, fingerprints in the first. */
+struct bucket_set {
+  u64 fingerprint[WAYS]; /* 0: never used */
+  u64 tat[WAYS];         /* time units at which the bucket is full again */
+};
+
+/* The uid that bans made by the kernel carry: a ban is a bucket whose TAT is its expiry. */
+#define UID_BAN 32767
+#define UID_MASK 0x7fff
+#define UID_IPV6_PAIR 0x8000 /* addr holds 8 bytes of each end */
+
+/* Who a bucket belongs to, for people. Source or destination alone: its
+ * 16 bytes (IPv4 as ::ffff:a.b.c.d). Both, IPv4: source 4, destination 4, source
+ * port 2, protocol 1. Both, IPv6: source /64, then destination /64, or when the key is wider
+ * than that, eight bytes of the bucket's hash. Network byte order. */
+struct bucket_key {
+  u16 uid;
+  u16 dport;
+  u8 addr[16];
+};
+
+struct bucket_key_set {
+  struct bucket_key key[WAYS];
+};
+
+struct lease {
+  u64 fingerprint;
+  u64 left;        /* time units paid for and not spent */
+  u64 valid_until; /* TAT after the purchase: later, the bucket has been full since */
+  u64 reserved;
+};
+
+struct limit_stats {
+  u64 matched;
+  u64 passed;         /* packets of this limit that passed, in the end */
+  u64 dropped;        /* dropped by this limit */
+  u64 shadow_dropped; /* a shadow limit would have dropped */
+  u64 matched_bytes;  /* of the IP packet */
+  u64 dropped_bytes;
+  u64 leased;         /* purchases of leases */
+  u64 reserved;
+};
+
+enum reason {
+  REASON_NO_LIMIT,  /* passed: no limit matched */
+  REASON_CONFORMS,  /* passed: every limit had tokens */
+  REASON_PROTECTED, /* passed */
+  REASON_EXEMPT,    /* passed */
+  REASON_CONTROL,   /* passed: ARP, neighbour discovery, DHCP */
+  REASON_NOT_IP,    /* passed */
+  REASON_LIMIT,     /* dropped: no tokens */
+  REASON_BAN,       /* dropped: banned by a person */
+  REASON_KERNEL_BAN,/* dropped: banned by a limit */
+  REASON_CONTENDED, /* dropped: a bucket's word could not be won in CAS_TRIES */
+  REASON_BAD_ETHERNET, /* malformed, from here on: dropped or passed by policy */
+  REASON_BAD_VLAN,     /* truncated tag, or more than two */
+  REASON_BAD_IPV4,     /* version, header length, total length */
+  REASON_BAD_IPV6,
+  REASON_BAD_EXTENSION,/* truncated, or more than MAX_EXTENSIONS */
+  REASON_BAD_TCP,
+  REASON_BAD_UDP,
+  REASON_BAD_ICMP,
+  REASON_BAD_SCTP,
+  REASON_BAD_GRE,
+  REASON_BAD_FRAGMENT, /* first fragment without its whole layer 4 header, or one past 64 KiB */
+  REASONS,
+};
+
+#define MAX_EXTENSIONS 8
+#define CAS_TRIES 16
+
+struct reason_stats {
+  u64 packets;
+  u64 bytes;
+};
+
+/* Table and event figures, a CPU each. */
+struct table_stats {
+  u64 inserted;
+  u64 evicted_live; /* a bucket in use was replaced, the set being full */
+  u64 contended;
+  u64 events_sent;
+  u64 events_lost;     /* ring full */
+  u64 events_limited;  /* over event_rate */
+  u64 drops_seen;      /* for sampling */
+  u64 event_window;    /* ns: start of the second that event_count counts */
+  u64 event_count;
+  u64 bans;            /* made by limits */
+  u64 reserved[6];
+};
+
+struct event {
+  u64 time;   /* ns since boot */
+  u64 src[2]; /* network byte order; IPv4 as ::ffff:a.b.c.d */
+  u64 dst[2];
+  u32 ifindex;
+  u16 sport;
+  u16 dport;
+  u16 length; /* of the IP packet */
+  u16 slot;   /* of the limit, or NO_SLOT */
+  u8 protocol;
+  u8 reason;
+  u8 shadow;
+  u8 reserved[5];
+};
+
+/* Answer to EXPLAIN: an entry for each position of the ruleset. */
+struct explanation {
+  u64 cost;
+  u64 level;   /* time units the bucket is short of full, before this packet */
+  u64 tau;
+  u64 fingerprint;
+  u8 matched;
+  u8 conforms;
+  u8 reserved[6];
+};
+
+/* Packet metadata by which BPF_PROG_TEST_RUN sets the clock or asks for an
+ * explanation, and where the program answers. Nothing from the wire gets here,
+ * and test_magic is secret. */
+#define TEST_EXPLAIN 1
+struct test_control {
+  u64 magic;
+  u64 now; /* ns; 0: the clock's */
+  u32 flags;
+  u16 reason; /* answer: enum reason */
+  u16 slot;   /* answer: of the limit that dropped, or NO_SLOT */
+};
+
+/* The program's scratch memory, a CPU each. */
+struct charge {
+  u64 cost;
+  u32 where; /* set * WAYS + way, or the index of a lease */
+  u32 leased;
+};
+
+struct scratch {
+  struct charge charge[MAX_LIMITS];
+  u16 matched[MAX_LIMITS];
+};
+
+#endif

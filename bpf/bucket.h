@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The exact shared table. A bucket is one 64-bit word, the theoretical arrival
+ * time (TAT) of GCRA: the instant at which the bucket is full again. A packet
+ * of cost c at time t moves it to max(TAT, t) + c, unless that lies more than
+ * tau past t; then it is refused (ITU-T I.371, virtual scheduling).
+ *
+ * A hit takes no lock: find the fingerprint, compare-and-swap the TAT. An
+ * insertion takes the lock of its set, looks again, and takes over the way with
+ * the smallest TAT: an idle one if there is any, else the one closest to full
+ * (counted as evicted_live). It takes over the TAT as well. An idle TAT is a
+ * full bucket; a live one is a debt that the newcomer inherits, so that a full
+ * set never opens the gate: the smallest TAT of a set never falls, and whoever
+ * was replaced meets at least his own debt again. table_full_open gives
+ * newcomers a full bucket instead.
+ *
+ * Races that remain, and what each can cost:
+ * - A CPU that found a fingerprint just before the way was taken over charges
+ *   the newcomer: one packet's cost for each CPU and takeover. It never gives
+ *   tokens away.
+ * - Undoing a charge (undo.h) after a takeover pays the newcomer back one
+ *   packet's cost.
+ * - A set whose lock is not to be had in LOCK_TRIES, or a word not in CAS_TRIES,
+ *   is a refusal, counted as contended.
+ */
+#ifndef VALKYRIE_BUCKET_H
+#define VALKYRIE_BUCKET_H
+
+#define LOCK_TRIES 256
+#define NO_WAY (-1)
+
+enum taking { TAKEN, REFUSED, CONTENDED };
+
+static __always_inline int find_way(const struct bucket_set *set, u64 fingerprint) {
+#pragma unroll
+  for (int way = 0; way < WAYS; way++)
+    if (set->fingerprint[way] == fingerprint)
+      return way;
+  return NO_WAY;
+}
+
+static __always_inline int fullest_way(const struct bucket_set *set) {
+  int best = 0;
+  u64 least = set->tat[0];
+#pragma unroll
+  for (int way = 1; way < WAYS; way++) {
+    u64 tat = set->tat[way];
+    if (tat < least) {
+      least = tat;
+      best = way;
+    }
+  }
+  return best;
+}
+
+static __always_inline int lock_set(u32 *lock) {
+#pragma clang loop unroll(disable)
+  for (int i = 0; i < LOCK_TRIES; i++)
+    if (__sync_val_compare_and_swap(lock, 0, 1) == 0)
+      return 1;
+  return 0;
+}
+
+static __always_inline void take_over(struct bucket_set *set, u32 index, int way,
+                                      const struct key *k, const struct packet *p, int open,
+                                      struct table_stats *stats) {
+  u64 tat = set->tat[way & (WAYS - 1)];
+  struct bucket_key_set *names = bucket_keys.lookup(&index);
+  if (!names)
+    return;
+  __sync_lock_test_and_set(&set->fingerprint[way & (WAYS - 1)], 0);
+  if (tat > p->now) {
+    stats->evicted_live++;
+    if (open)
+      __sync_val_compare_and_swap(&set->tat[way & (WAYS - 1)], tat, p->now);
+  }
+  write_key(&names->key[way & (WAYS - 1)], k);
+  __sync_lock_test_and_set(&set->fingerprint[way & (WAYS - 1)], k->fingerprint);
+  stats->inserted++;
+}
+
+static __always_inline int insert_way(struct bucket_set *set, u32 index, const struct key *k,
+                                      const struct packet *p, int open, struct table_stats *stats) {
+  u32 lock_index = index & (SET_LOCKS - 1);
+  u32 *lock = set_locks.lookup(&lock_index);
+  if (!lock || !lock_set(lock))
+    return NO_WAY;
+  int way = find_way(set, k->fingerprint);
+  if (way == NO_WAY) {
+    way = fullest_way(set);
+    take_over(set, index, way, k, p, open, stats);
+  }
+  __sync_lock_test_and_set(lock, 0);
+  return way;
+}
+
+static __always_inline u32 set_of(u64 fingerprint) {
+  return fingerprint & (BUCKET_SETS - 1);
+}
+
+/* The word of the key's bucket, made if there is none; 0: contended. */
+static __always_inline u64 *bucket_of(const struct key *k, const struct packet *p, int open,
+                                      struct table_stats *stats, u32 *where) {
+  u32 index = set_of(k->fingerprint);
+  struct bucket_set *set = buckets.lookup(&index);
+  if (!set)
+    return 0;
+  int way = find_way(set, k->fingerprint);
+  if (way == NO_WAY)
+    way = insert_way(set, index, k, p, open, stats);
+  if (way == NO_WAY)
+    return 0;
+  *where = index * WAYS + way;
+  return &set->tat[way & (WAYS - 1)];
+}
+
+/* How far past now the key's bucket is; 0 when full or absent. */
+static __always_inline u64 bucket_level(u64 fingerprint, u64 now) {
+  u32 index = set_of(fingerprint);
+  struct bucket_set *set = buckets.lookup(&index);
+  if (!set)
+    return 0;
+  int way = find_way(set, fingerprint);
+  if (way == NO_WAY)
+    return 0;
+  u64 tat = set->tat[way & (WAYS - 1)];
+  return tat > now ? tat - now : 0;
+}
+
+/* GCRA on one word. *after: the TAT that the charge left. */
+static __always_inline enum taking charge_tat(u64 *tat, u64 now, u64 cost, u64 tau, u64 *after) {
+  u64 seen = *(volatile u64 *)tat;
+#pragma clang loop unroll(disable)
+  for (int i = 0; i < CAS_TRIES; i++) {
+    u64 next = (seen > now ? seen : now) + cost;
+    if (next - now > tau)
+      return REFUSED;
+    u64 found = __sync_val_compare_and_swap(tat, seen, next);
+    if (found == seen) {
+      *after = next;
+      return TAKEN;
+    }
+    seen = found;
+  }
+  return CONTENDED;
+}
+
+#endif

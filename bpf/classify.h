@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Which limits match a packet. Each dimension that some limit constrains maps
+ * the packet to a class, a class to a bitmap of the limits it satisfies, and the
+ * bitmaps are ANDed: the cost grows with the dimensions in use, not with limits.
+ */
+#ifndef VALKYRIE_CLASSIFY_H
+#define VALKYRIE_CLASSIFY_H
+
+static __always_inline void keep_class(struct bitmap *match, u32 class, u32 generation) {
+  u32 index = generation * MAX_CLASSES + (class & (MAX_CLASSES - 1));
+  struct bitmap *b = classes.lookup(&index);
+  if (!b)
+    return;
+  match->word[0] &= b->word[0];
+  match->word[1] &= b->word[1];
+  match->word[2] &= b->word[2];
+  match->word[3] &= b->word[3];
+}
+
+static __always_inline void keep_field(struct bitmap *match, u32 field, u32 generation) {
+  u32 index = generation * FIELD_BLOCKS + field / FIELD_BLOCK;
+  struct field_block *b = fields.lookup(&index);
+  if (b)
+    keep_class(match, b->class_of[field % FIELD_BLOCK], generation);
+}
+
+static __always_inline void keep_address(struct bitmap *match, const struct address *a, u32 root4,
+                                         u32 root6, u32 generation) {
+  keep_class(match, tree_find(is_ipv4(a) ? root4 : root6, a, generation), generation);
+}
+
+static __always_inline u32 nic_slot(u32 ifindex) {
+  u32 *slot = nics.lookup(&ifindex);
+  return slot ? *slot & (MAX_NICS - 1) : 0;
+}
+
+#define USES(r, dimension) ((r)->dimensions & 1u << (dimension))
+
+static __always_inline void keep_layer4(struct bitmap *m, const struct packet *p,
+                                        const struct ruleset *r) {
+  if (USES(r, DIM_PROTOCOL))
+    keep_field(m, FIELD_PROTOCOL + p->protocol, p->generation);
+  if (USES(r, DIM_DPORT))
+    keep_field(m, FIELD_DPORT + p->dport, p->generation);
+  if (USES(r, DIM_SPORT))
+    keep_field(m, FIELD_SPORT + p->sport, p->generation);
+  if (USES(r, DIM_TCP_FLAGS))
+    keep_field(m, FIELD_TCP_FLAGS + p->tcp_flags, p->generation);
+  if (USES(r, DIM_ICMP))
+    keep_field(m, FIELD_ICMP + p->icmp, p->generation);
+}
+
+static __always_inline void keep_layer3(struct bitmap *m, const struct packet *p,
+                                        const struct ruleset *r) {
+  if (USES(r, DIM_FRAGMENT))
+    keep_field(m, FIELD_FRAGMENT + p->fragment, p->generation);
+  if (USES(r, DIM_DSCP))
+    keep_field(m, FIELD_DSCP + p->dscp, p->generation);
+  if (USES(r, DIM_VERSION))
+    keep_field(m, FIELD_VERSION + p->version, p->generation);
+  if (USES(r, DIM_VLAN))
+    keep_field(m, FIELD_VLAN + p->vlan, p->generation);
+  if (USES(r, DIM_INTERFACE))
+    keep_field(m, FIELD_INTERFACE + nic_slot(p->ifindex), p->generation);
+  if (USES(r, DIM_LENGTH))
+    keep_field(m, FIELD_LENGTH + (p->length & 0xffff), p->generation);
+  if (USES(r, DIM_SRC))
+    keep_address(m, &p->src, r->src4_root, r->src6_root, p->generation);
+  if (USES(r, DIM_DST))
+    keep_address(m, &p->dst, r->dst4_root, r->dst6_root, p->generation);
+}
+
+static __always_inline u64 first_bits(u32 n) {
+  return n >= 64 ? ~0ULL : (1ULL << n) - 1;
+}
+
+static __always_inline void classify(struct bitmap *m, const struct packet *p,
+                                     const struct ruleset *r) {
+  u32 n = r->limits;
+  m->word[0] = first_bits(n);
+  m->word[1] = n > 64 ? first_bits(n - 64) : 0;
+  m->word[2] = n > 128 ? first_bits(n - 128) : 0;
+  m->word[3] = n > 192 ? first_bits(n - 192) : 0;
+  keep_layer4(m, p, r);
+  keep_layer3(m, p, r);
+}
+
+#endif

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Every map of the program. Each is pinned at PIN_DIR, opened when it is there
+ * already: so an upgrade finds its buckets. Arrays are mapped into the control
+ * plane's memory, which reads and writes them without a system call.
+ */
+#ifndef VALKYRIE_MAPS_H
+#define VALKYRIE_MAPS_H
+
+#define PINNED_ARRAY(type, name, entries) \
+  BPF_TABLE_PINNED7("array", u32, type, name, entries, PIN_DIR "/" #name, BPF_F_MMAPABLE)
+
+/* The ruleset: what packets are held against. */
+PINNED_ARRAY(struct control, control, 1);
+PINNED_ARRAY(struct ruleset, rulesets, 2);
+PINNED_ARRAY(struct limit, limits, 2 * MAX_LIMITS);
+PINNED_ARRAY(struct plan, plans, 2 * MAX_PLANS);
+PINNED_ARRAY(struct node, nodes, 2 * MAX_NODES);
+PINNED_ARRAY(struct bitmap, classes, 2 * MAX_CLASSES);
+PINNED_ARRAY(struct field_block, fields, 2 * FIELD_BLOCKS);
+PINNED_ARRAY(struct guard, guards, 2 * MAX_GUARDS);
+BPF_TABLE_PINNED7("hash", u32, u32, nics, MAX_NICS, PIN_DIR "/nics", 0);
+
+/* The buckets. */
+PINNED_ARRAY(struct bucket_set, buckets, BUCKET_SETS);
+PINNED_ARRAY(struct bucket_key_set, bucket_keys, BUCKET_SETS);
+PINNED_ARRAY(u32, set_locks, SET_LOCKS);
+PINNED_ARRAY(struct lease, leases, MAX_CPUS * LEASES);
+
+/* What happened. */
+PINNED_ARRAY(struct limit_stats, limit_stats, MAX_CPUS * MAX_LIMITS);
+PINNED_ARRAY(struct reason_stats, reason_stats, MAX_CPUS * REASONS);
+PINNED_ARRAY(struct table_stats, table_stats, MAX_CPUS);
+PINNED_ARRAY(struct scratch, scratch, MAX_CPUS);
+PINNED_ARRAY(struct explanation, explanations, MAX_LIMITS);
+
+/* BCC has no macro for a pinned ring buffer: this is what its BPF_RINGBUF_OUTPUT declares. */
+struct events_table_t {
+  int key;
+  u32 leaf;
+  int (*ringbuf_output)(void *, u64, u64);
+  void *(*ringbuf_reserve)(u64);
+  void (*ringbuf_discard)(void *, u64);
+  void (*ringbuf_submit)(void *, u64);
+  u32 max_entries;
+};
+__attribute__((section("maps/ringbuf:" PIN_DIR "/events")))
+struct events_table_t events = {.max_entries = EVENT_RING_BYTES};
+
+#endif
