@@ -3,12 +3,23 @@
 
 import re
 
+from valkyrie.control.errors import DataplaneError
+
 COMPILER = re.compile(r"^(?P<file>[^:\s]+):(?P<line>\d+):\d+: (?:fatal )?(?:error|warning): (?P<message>.*)$")
 INSTRUCTION = re.compile(r"^\s*\d+: \([0-9a-f]{2}\) ")
 SOURCE = re.compile(r"^; (?P<text>.*?)(?: @ (?P<file>[^:@\s]+):(?P<line>\d+))?$")
 STATISTICS = re.compile(r"^(processed \d+ insns|verification time|stack depth|max_states)")
 STATE = re.compile(r"^(\d+: )?(R\d+|from \d+ to \d+|last_idx|regs=|parent |propagating|mark_precise|func#)")
 CUT = 300
+LOG_BYTES = 20_000
+
+
+class Rejected(DataplaneError):
+    """The compiler or the verifier refused the program; `log` is the end of what it said."""
+
+    def __init__(self, what: str, hint: str = "", log: str = "") -> None:
+        super().__init__(what, hint)
+        self.log = log[-LOG_BYTES:]
 
 
 def compiler(log: str) -> str:
@@ -27,11 +38,11 @@ def verifier(log: str) -> str:
         if not line or line.startswith(("bpf: ", "HINT:", "The invalid")) or STATISTICS.match(line):
             continue
         if found := SOURCE.match(line):
-            place = f"{found['file']} line {found['line']}: " if found["file"] else ""
-            source = place + found["text"]
+            place = f"{found['file']} line {found['line']}" if found["file"] else ""
+            source = ": ".join(part for part in [place, found["text"].strip()] if part)
         elif INSTRUCTION.match(line):
             instruction = line.split(" ; ")[0]
         elif not STATE.match(line):
             cause = line
-    where = [f"at instruction {instruction}" if instruction else "", f"in `{source}`" if source else ""]
+    where = [f"at instruction {instruction}" if instruction else "", f"in {source}" if source else ""]
     return " ".join(part for part in [cause or "no reason given", *where] if part)[:CUT]

@@ -10,6 +10,7 @@ Maps that are pinned already are opened and keep what they hold. The program tak
 
 import argparse
 import ctypes
+import faulthandler
 import json
 import os
 import sys
@@ -21,18 +22,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from valkyrie.control.dataplane import bpf, complaint, headers, layout, pins, source
-from valkyrie.control.errors import DataplaneError, PermissionRefused, Unavailable, ValkyrieError
-
-LOG_BYTES = 20_000
-
-
-class Rejected(DataplaneError):
-    """The compiler or the verifier refused the program; `log` is what it said."""
-
-    def __init__(self, what: str, hint: str, log: str) -> None:
-        super().__init__(what, hint)
-        self.log = log[-LOG_BYTES:]
-
+from valkyrie.control.dataplane.complaint import Rejected
+from valkyrie.control.errors import PermissionRefused, Unavailable, ValkyrieError
 
 def import_bcc() -> Any:
     """BCC's Python module. Raises Unavailable when it is not there, or is another `bcc`."""
@@ -155,6 +146,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cpus", type=int, default=source.possible_cpus(), help="possible CPUs of the host")
     parser.add_argument("--source", type=Path, default=source.MAIN, help="the program's main file")
     given = parser.parse_args(arguments)
+    faulthandler.enable()  # LLVM dies of code its BPF back end cannot lower: say so
     try:
         answer = load(given.pin_dir, source.Sizes(given.sets, given.nodes, given.cpus), given.source)
     except ValkyrieError as error:

@@ -52,6 +52,8 @@ def expand(path: Path, seen: set[Path] | None = None) -> str:
         found = INCLUDE.match(line)
         if not found:
             lines.append(line)
+            if line.endswith("{"):  # BCC adds lines of its own before and after these
+                lines.append(f'#line {number + 1} "{path.name}"')
             continue
         included = path.parent / found[1]
         if not included.exists():
