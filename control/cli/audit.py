@@ -33,10 +33,12 @@ def row(entry: dict[str, Any]) -> list[str]:
 
 
 @click.command()
-@click.option("--count", type=click.IntRange(1, 10_000), default=50, show_default=True, help="The newest so many.")
+@click.option(
+    "--count", type=click.IntRange(1, 10_000), default=50, show_default=True, help="The newest so many."
+)
 @prints
 @with_client
-def audit(client: "Client", count: int, out: Output) -> None:
+def audit(client: "Client", *, count: int, out: Output) -> None:
     """Who changed what, the newest first."""
     answer = client.get("/v1/audit", count=count)
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import click
 
 from valkyrie.control.cli.limits import known_limit
-from valkyrie.control.cli.options import LIMIT, prints, with_client
+from valkyrie.control.cli.options import LIMIT, examples, prints, with_client
 from valkyrie.control.cli.output import Block, Column, Line, Output, Table
 
 if TYPE_CHECKING:
@@ -51,11 +51,13 @@ def buckets() -> None:
 @click.argument("limit", required=False, type=LIMIT)
 @click.option("--key", metavar="KEY", help="Only this key, for example an address.")
 @click.option("--all", "all_", is_flag=True, help="Full buckets too; without it only those that lack tokens.")
-@click.option("--count", type=click.IntRange(1, MOST), default=100, show_default=True, help="At most so many.")
+@click.option(
+    "--count", type=click.IntRange(1, MOST), default=100, show_default=True, help="At most so many."
+)
 @prints
 @with_client
 def list_buckets(
-    client: "Client", limit: str | None, key: str | None, all_: bool, count: int, out: Output
+    client: "Client", *, limit: str | None, key: str | None, all_: bool, count: int, out: Output
 ) -> None:
     """Buckets of all limits, or of LIMIT; the emptiest first."""
     query: dict[str, object] = {"limit": limit, "key": key, "live": 0 if all_ else 1, "count": count}
@@ -71,17 +73,13 @@ def list_buckets(
     out.show(answer, view)
 
 
-@buckets.command()
+@buckets.command(epilog=examples("valkyrie-ctl buckets show web 198.51.100.7"))
 @click.argument("limit", type=LIMIT)
 @click.argument("key", required=False)
 @prints
 @with_client
-def show(client: "Client", limit: str, key: str | None, out: Output) -> None:
-    """The bucket of KEY under LIMIT; a limit with the key global needs no KEY.
-
-    \b
-      valkyrie-ctl buckets show web 198.51.100.7
-    """
+def show(client: "Client", *, limit: str, key: str | None, out: Output) -> None:
+    """The bucket of KEY under LIMIT; a limit with the key global needs no KEY."""
     with known_limit(client, limit):
         answer = client.get(f"/v1/buckets/{quote(limit, safe='')}", key=key)
 
@@ -97,7 +95,7 @@ def show(client: "Client", limit: str, key: str | None, out: Output) -> None:
 @click.option("--all", "all_", is_flag=True, help="Every bucket of LIMIT.")
 @prints
 @with_client
-def reset(client: "Client", limit: str, key: str | None, all_: bool, out: Output) -> None:
+def reset(client: "Client", *, limit: str, key: str | None, all_: bool, out: Output) -> None:
     """Fill the bucket of KEY under LIMIT again, or with --all every bucket of it."""
     if all_ == (key is not None):
         raise click.UsageError("which bucket? give a KEY or --all, not both")

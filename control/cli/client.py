@@ -59,6 +59,18 @@ def error_from(status: int, body: bytes) -> ValkyrieError:
     return kind(what, hint)
 
 
+def told(connection: UnixConnection, answer: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+    """The objects of an event stream as they come; ends when the other side does."""
+    try:
+        while line := answer.readline(MAX_EVENT_LINE):
+            if line.startswith(b"data:"):
+                yield json.loads(line[len(b"data:") :])
+    except (OSError, http.client.HTTPException):
+        return
+    finally:
+        connection.close()
+
+
 class Client:
     """Requests to the daemon at a socket path; every method raises ValkyrieError and its kin only."""
 
@@ -79,19 +91,16 @@ class Client:
         return self._call("DELETE", path, query)
 
     def stream(self, path: str) -> Iterator[dict[str, Any]]:
-        """The JSON objects of an event stream, until the daemon ends it; raises Unavailable without a daemon."""
+        """The JSON objects of an event stream until the daemon ends it; Unavailable without a daemon."""
         connection = UnixConnection(self.path, self.timeout)
         try:
             answer = self._send(connection, "GET", path, None)
-            if connection.sock is not None:
-                connection.sock.settimeout(None)
-            while line := answer.readline(MAX_EVENT_LINE):
-                if line.startswith(b"data:"):
-                    yield json.loads(line[len(b"data:") :])
-        except (OSError, http.client.HTTPException):
-            return
-        finally:
+        except ValkyrieError:
             connection.close()
+            raise
+        if connection.sock is not None:
+            connection.sock.settimeout(None)
+        return told(connection, answer)
 
     def _call(self, method: str, path: str, query: dict[str, object], body: object = None) -> Any:
         given = {name: str(value) for name, value in query.items() if value is not None}
@@ -147,6 +156,6 @@ class Client:
         if isinstance(error, TimeoutError):
             return Unavailable(f"valkyried did not answer within {self.timeout:g} s", doctor)
         return Unavailable(
-            f"the connection to valkyried broke: {error or type(error).__name__}",
+            f"the connection to valkyried broke: {error!r}",
             "journalctl -u valkyried shows what happened",
         )

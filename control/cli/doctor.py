@@ -2,7 +2,7 @@
 """doctor: does this host have what it takes, and what to mend."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,7 +11,6 @@ from valkyrie.control.cli.options import prints, with_client
 from valkyrie.control.cli.output import Block, Column, Line, Output, Table
 from valkyrie.control.errors import PermissionRefused, Unavailable
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from valkyrie.control.cli.client import Client
 
@@ -49,7 +48,7 @@ def view(checks: Sequence[dict[str, Any]]) -> list[Block]:
 @with_client
 @click.pass_context
 def doctor(ctx: click.Context, client: "Client", out: Output) -> None:
-    """Check kernel, BCC, drivers, queues and offloads; works without the daemon. Exit code 1: a check fails."""
+    """Check kernel, BCC, drivers, queues and offloads; works without the daemon too."""
     checks = examined(client)
     out.show({"checks": checks}, lambda: view(checks))
     if any(check["status"] == "fail" for check in checks):

@@ -4,6 +4,7 @@
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -46,34 +47,30 @@ def line(event: dict[str, Any]) -> Line:
 def follow(
     client: "Client", say: Callable[[str], None], wait: Callable[[float], None]
 ) -> Iterator[dict[str, Any]]:
-    """Events for ever; raises Unavailable only when there is no daemon to begin with.
-
-    When the daemon goes away, says so once and asks again until it is back.
-    """
-    path = "/v1/events"
-    reached = lost = False
+    """Events for ever; raises Unavailable only when there is no daemon to begin with."""
+    told = client.stream("/v1/events")
     while True:
-        try:
-            for event in client.stream(path):
-                if lost:
-                    say("valkyried is back")
-                reached, lost = True, False
-                yield event
-            reached = True
-        except Unavailable:
-            if not reached:
-                raise
-        if not lost:
-            say("valkyried went away; waiting for it to come back")
-            lost = True
+        yield from told
+        say("valkyried went away; waiting for it to come back")
+        told = reopened(client, wait)
+        say("valkyried is back")
+
+
+def reopened(client: "Client", wait: Callable[[float], None]) -> Iterator[dict[str, Any]]:
+    """The stream of a daemon that was away, as soon as there is one again."""
+    while True:
         wait(RETRY_SECONDS)
+        try:
+            return client.stream("/v1/events")
+        except Unavailable:
+            continue
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="The same as -o json: a line of JSON for each event.")
 @prints
 @with_client
-def events(client: "Client", as_json: bool, out: Output) -> None:
+def events(client: "Client", *, as_json: bool, out: Output) -> None:
     """Follow dropped packets and what else happens, until Ctrl-C."""
     printer = Output("json") if as_json else out
 
@@ -81,4 +78,4 @@ def events(client: "Client", as_json: bool, out: Output) -> None:
         click.echo(text, err=True)
 
     for event in follow(client, say, time.sleep):
-        printer.item(event, lambda event=event: line(event))
+        printer.item(event, partial(line, event))

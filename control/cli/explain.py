@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from valkyrie.control.cli.options import prints, with_client
+from valkyrie.control.cli.options import examples, prints, with_client
 from valkyrie.control.cli.output import Block, Column, Line, Output, Table
 
 if TYPE_CHECKING:
@@ -44,17 +44,14 @@ def view(answer: dict[str, Any]) -> list[Block]:
     return [line, Table(COLUMNS, [row(limit) for limit in answer["limits"]], empty="no limits are set")]
 
 
-@click.command()
+@click.command(epilog=examples("valkyrie-ctl limits explain 'src 198.51.100.7 proto tcp dport 443 syn'"))
 @click.argument("packet", nargs=-1, required=True)
 @prints
 @with_client
-def explain(client: "Client", packet: tuple[str, ...], out: Output) -> None:
+def explain(client: "Client", *, packet: tuple[str, ...], out: Output) -> None:
     """Ask the loaded program which limits match PACKET and what each would say; takes no tokens.
 
     PACKET is written as a match is, with one value a word.
-
-    \b
-      valkyrie-ctl limits explain 'src 198.51.100.7 proto tcp dport 443 syn'
     """
     answer = client.post("/v1/explain", {"packet": " ".join(packet)})
     out.show(answer, lambda: view(answer))

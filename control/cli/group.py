@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command groups whose commands are a table of lazy imports, and the one place where errors become exit codes."""
+"""Command groups that import a command when it is used, and the place where errors become exit codes."""
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
@@ -12,20 +12,13 @@ from valkyrie.control.cli.suggest import did_you_mean
 from valkyrie.control.errors import InvalidInput, ValkyrieError
 
 
-class Failure(click.ClickException):
-    """A ValkyrieError on its way out: what happened on one line, what to do on the next."""
-
-    def __init__(self, error: ValkyrieError) -> None:
-        where = error.where if isinstance(error, InvalidInput) else ""
-        super().__init__(error.what if not where or where in error.what else f"{where}: {error.what}")
-        self.hint = error.hint
-        self.exit_code = error.exit_code
-
-    def show(self, file: TextIO | Any | None = None) -> None:
-        """Writes to standard error (or `file`)."""
-        click.echo(f"{click.style('error:', fg='red', bold=True)} {self.message}", file=file, err=True)
-        if self.hint:
-            click.echo(f"{click.style('hint:', fg='yellow')} {self.hint}", file=file, err=True)
+def tell(error: ValkyrieError) -> None:
+    """Writes to standard error what happened, and on the next line what to do."""
+    where = error.where if isinstance(error, InvalidInput) else ""
+    what = error.what if not where or where in error.what else f"{where}: {error.what}"
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {what}", err=True)
+    if error.hint:
+        click.echo(f"{click.style('hint:', fg='yellow')} {error.hint}", err=True)
 
 
 class Commands(click.Group):
@@ -61,6 +54,7 @@ class Root(Commands):
         try:
             return super().invoke(ctx)
         except ValkyrieError as error:
-            raise Failure(error) from error
+            tell(error)
+            ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)

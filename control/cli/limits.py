@@ -9,7 +9,7 @@ from urllib.parse import quote
 import click
 
 from valkyrie.control.cli.group import Commands
-from valkyrie.control.cli.options import DURATION, KEY, LIMIT, RATE, prints, with_client
+from valkyrie.control.cli.options import DURATION, KEY, LIMIT, RATE, examples, prints, with_client
 from valkyrie.control.cli.output import Block, Column, Facts, Line, Output, Table
 from valkyrie.control.cli.suggest import did_you_mean
 from valkyrie.control.errors import NotFound
@@ -113,14 +113,27 @@ def limits() -> None:
     """Limits: which packets, how many, and what happens to the rest."""
 
 
-@click.command("set")
+@click.command(
+    "set",
+    epilog=examples(
+        "valkyrie-ctl limits set web --match 'proto tcp dport 80,443' --key src/32 --rate 1000/s --burst 2000",
+        "valkyrie-ctl limits set dns-amp --match 'proto udp sport 53' --key global --rate 50mbit/s --shadow",
+        "valkyrie-ctl limits set ssh --match 'proto tcp dport 22 syn' --key src --rate 6/min --ban 10m",
+    ),
+)
 @click.argument("name", type=LIMIT)
 @click.option("--match", default="", metavar="MATCH", help="Which packets; without it, all of them.")
-@click.option("--key", required=True, type=KEY, metavar="KEY", help="What gets its own bucket: src, global, flow, ...")
-@click.option("--rate", required=True, type=RATE, metavar="RATE", help="Like 1000/s, 50mbit/s, 2.5MB/s, 10/h.")
+@click.option(
+    "--key", required=True, type=KEY, metavar="KEY", help="What gets its own bucket: src, flow, global, ..."
+)
+@click.option(
+    "--rate", required=True, type=RATE, metavar="RATE", help="Like 1000/s, 50mbit/s, 2.5MB/s, 10/h."
+)
 @click.option("--burst", metavar="SIZE", help="Like 2000 (packets) or 64KB; without it, one second's worth.")
 @click.option("--shadow", is_flag=True, help="Only count what would be dropped.")
-@click.option("--ban", "ban_for", type=DURATION, metavar="TIME", help="Ban a source that exceeds, for this time.")
+@click.option(
+    "--ban", "ban_for", type=DURATION, metavar="TIME", help="Ban a source that exceeds, for this time."
+)
 @click.option(
     "--measure",
     type=click.Choice(["packets", "ip", "frame"]),
@@ -130,6 +143,7 @@ def limits() -> None:
 @with_client
 def set_limit(
     client: "Client",
+    *,
     name: str,
     match: str,
     key: str,
@@ -140,13 +154,7 @@ def set_limit(
     measure: str | None,
     out: Output,
 ) -> None:
-    """Create limit NAME, or replace it as a whole.
-
-    \b
-      valkyrie-ctl limits set web --match 'proto tcp dport 80,443' --key src/32 --rate 1000/s --burst 2000
-      valkyrie-ctl limits set dns-amp --match 'proto udp sport 53' --key global --rate 50mbit/s --shadow
-      valkyrie-ctl limits set ssh --match 'proto tcp dport 22 syn' --key src --rate 6/min --ban 10m
-    """
+    """Create limit NAME, or replace it as a whole."""
     if shadow and ban_for:
         raise click.UsageError("--shadow only counts and --ban bans: give one of them")
     action = "shadow" if shadow else "ban" if ban_for else "drop"
@@ -176,7 +184,7 @@ def list_limits(client: "Client", out: Output) -> None:
 @click.argument("name", type=LIMIT)
 @prints
 @with_client
-def show(client: "Client", name: str, out: Output) -> None:
+def show(client: "Client", *, name: str, out: Output) -> None:
     """One limit, its counters and its overrides."""
     with known_limit(client, name):
         limit = client.get(path_of(name))
@@ -194,7 +202,7 @@ def show(client: "Client", name: str, out: Output) -> None:
 @click.argument("name", type=LIMIT)
 @prints
 @with_client
-def delete(client: "Client", name: str, out: Output) -> None:
+def delete(client: "Client", *, name: str, out: Output) -> None:
     """Delete limit NAME with its overrides; its packets pass from now on."""
     with known_limit(client, name):
         answer = client.delete(path_of(name))

@@ -7,7 +7,7 @@ import click
 
 from valkyrie.control.cli.exits import MEANINGS
 from valkyrie.control.cli.group import Root
-from valkyrie.control.cli.options import DEFAULT_SOCKET
+from valkyrie.control.cli.options import DEFAULT_SOCKET, examples
 
 PROGRAM = "valkyrie-ctl"
 HERE = "valkyrie.control.cli"
@@ -28,7 +28,13 @@ TABLE = {
     "completion": f"{HERE}.completion:completion",
 }
 
-EPILOG = "\b\nExit codes:\n" + "\n".join(f"{code:>5}  {meaning}" for code, meaning in MEANINGS)
+FIRST_STEPS = examples(
+    "valkyrie-ctl attach eth0 --confirm 60s",
+    "valkyrie-ctl confirm eth0",
+    "valkyrie-ctl limits set web --match 'proto tcp dport 80,443' --key src/32 --rate 1000/s --burst 2000",
+    "valkyrie-ctl top",
+)
+EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"{code:>5}  {meaning}" for code, meaning in MEANINGS)
 
 
 def show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -41,9 +47,10 @@ def show_version(ctx: click.Context, param: click.Parameter, value: bool) -> Non
     ctx.exit()
 
 
-@click.group(
-    cls=Root, table=TABLE, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]}
-)
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+@click.group(cls=Root, table=TABLE, epilog=f"{FIRST_STEPS}\n\n{EXIT_CODES}", context_settings=SETTINGS)
 @click.option(
     "--socket",
     envvar="VALKYRIE_SOCKET",
@@ -54,19 +61,16 @@ def show_version(ctx: click.Context, param: click.Parameter, value: bool) -> Non
     help="Where valkyried listens.",
 )
 @click.option(
-    "--version", is_flag=True, expose_value=False, is_eager=True, callback=show_version, help="Print the version."
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=show_version,
+    help="Print the version.",
 )
 @click.pass_context
 def cli(ctx: click.Context, socket: str) -> None:
-    """Limit the rate of packets before the kernel's network stack sees them.
-
-    \b
-    Attach to a NIC, set a limit, look at what happens:
-      valkyrie-ctl attach eth0 --confirm 60s
-      valkyrie-ctl confirm eth0
-      valkyrie-ctl limits set web --match 'proto tcp dport 80,443' --key src/32 --rate 1000/s --burst 2000
-      valkyrie-ctl top
-    """
+    """Limit the rate of packets before the kernel's network stack sees them."""
     if os.environ.get("NO_COLOR"):
         ctx.color = False
 

@@ -13,15 +13,19 @@ def escaped(text: str) -> str:
     return "\n".join(f"\\&{line}" if line.startswith((".", "'")) else line for line in text.split("\n"))
 
 
-def command_lines(command: CommandText) -> Iterator[str]:
-    yield f".SS {escaped(command.path)} {escaped(command.usage)}"
-    for text in command.prose:
-        yield ".PP"
-        yield escaped(text)
-    for text in command.examples:
-        yield from (".PP", ".nf", escaped(text), ".fi")
+def body(command: CommandText) -> Iterator[str]:
+    """What a command does, how it is typed, its options."""
+    for text in command.help:
+        yield from (".PP", escaped(text))
+    if command.examples:
+        yield from (".PP", ".nf", *map(escaped, command.examples), ".fi")
     for option in command.options:
         yield from (".TP", f"\\fB{escaped(option.forms)}\\fR", escaped(option.help))
+
+
+def command_lines(command: CommandText) -> Iterator[str]:
+    yield f".SS {escaped(command.path)} {escaped(command.usage)}"
+    yield from body(command)
 
 
 def page(version: str) -> str:
@@ -36,13 +40,7 @@ def page(version: str) -> str:
         escaped(root.usage),
         ".SH DESCRIPTION",
     ]
-    for text in root.prose:
-        lines += [".PP", escaped(text)]
-    for text in root.examples:
-        lines += [".PP", ".nf", escaped(text), ".fi"]
-    lines.append(".SH OPTIONS")
-    for option in root.options:
-        lines += [".TP", f"\\fB{escaped(option.forms)}\\fR", escaped(option.help)]
+    lines += body(root)
     lines.append(".SH COMMANDS")
     for command in rest:
         lines += command_lines(command)

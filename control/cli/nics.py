@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import click
 
-from valkyrie.control.cli.options import DURATION, NIC, prints, with_client
+from valkyrie.control.cli.options import DURATION, NIC, examples, prints, with_client
 from valkyrie.control.cli.output import Block, Line, Output
 from valkyrie.control.cli.protect import ssh_client
 
@@ -28,7 +28,7 @@ def attached_view(nic: str, answer: dict[str, Any], session: str | None, confirm
     mode = answer.get("mode", "")
     blocks: list[Block] = [Line(f"{nic}: attached, {mode} mode", "green")]
     if mode == "generic":
-        text = "generic mode works after the kernel has built its packet buffers: correct, but slower than native"
+        text = "generic mode decides after the kernel has built its packet buffers: as exact, but slower"
         blocks.append(Line(text, "yellow"))
     if session:
         blocks.append(Line(f"{session} is protected: your SSH session comes from there"))
@@ -38,14 +38,14 @@ def attached_view(nic: str, answer: dict[str, Any], session: str | None, confirm
     return blocks
 
 
-@click.command()
+@click.command(epilog=examples("valkyrie-ctl attach eth0 --confirm 60s"))
 @click.argument("nic", type=NIC)
 @click.option(
     "--mode",
     type=click.Choice(["auto", "native", "generic"]),
     default="auto",
     show_default=True,
-    help="native: in the driver. generic: in the kernel, for drivers without XDP. auto: native where possible.",
+    help="native: in the driver. generic: for drivers without XDP. auto: native where possible.",
 )
 @click.option(
     "--confirm",
@@ -64,6 +64,7 @@ def attached_view(nic: str, answer: dict[str, Any], session: str | None, confirm
 @with_client
 def attach(
     client: "Client",
+    *,
     nic: str,
     mode: str,
     confirm: str | None,
@@ -71,11 +72,7 @@ def attach(
     protect: tuple[str, ...],
     out: Output,
 ) -> None:
-    """Police the packets that arrive at NIC.
-
-    \b
-      valkyrie-ctl attach eth0 --confirm 60s
-    """
+    """Police the packets that arrive at NIC."""
     session = ssh_client(os.environ, os.getpid())
     body = {"mode": mode, "confirm": confirm, "replace": replace, "protect": protected(protect, session)}
     answer = client.post(path_of(nic, "/attach"), body)
@@ -86,7 +83,7 @@ def attach(
 @click.argument("nic", type=NIC)
 @prints
 @with_client
-def confirm(client: "Client", nic: str, out: Output) -> None:
+def confirm(client: "Client", *, nic: str, out: Output) -> None:
     """Keep NIC attached after `attach --confirm`."""
     answer = client.post(path_of(nic, "/confirm"))
     out.show(answer, lambda: [Line(f"{nic}: stays attached", "green")])
@@ -96,7 +93,7 @@ def confirm(client: "Client", nic: str, out: Output) -> None:
 @click.argument("nic", type=NIC)
 @prints
 @with_client
-def detach(client: "Client", nic: str, out: Output) -> None:
+def detach(client: "Client", *, nic: str, out: Output) -> None:
     """Stop policing NIC; limits and buckets stay."""
     answer = client.delete(path_of(nic))
     out.show(answer, lambda: [Line(f"{nic}: detached, its packets pass unpoliced", "yellow")])

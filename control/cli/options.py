@@ -7,6 +7,7 @@ from typing import Any, TypeVar, cast
 
 import click
 from click.shell_completion import CompletionItem
+from click.types import StringParamType
 
 from valkyrie.control.cli.output import Kind, Output
 from valkyrie.control.errors import InvalidInput
@@ -15,7 +16,12 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 DEFAULT_SOCKET = "/run/valkyrie/valkyried.sock"
 COMPLETION_TIMEOUT = 0.5
-KEYS = ("global", "src", "src/24", "src6/48", "src+dport", "dst", "dst/24", "dst6/48", "sport", "dport", "flow")
+KEYS = ("global", "src", "src/24", "src6/48", "src+dport", "dst", "dst/24", "dst6/48", "dport", "flow")
+
+
+def examples(*lines: str) -> str:
+    """An epilog that shows command lines as they are typed."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def client_of(ctx: click.Context, timeout: float | None = None) -> Any:
@@ -65,31 +71,32 @@ def items(words: Any, incomplete: str) -> list[CompletionItem]:
     return [CompletionItem(word) for word in sorted(set(words)) if word.startswith(incomplete)]
 
 
-class LimitName(click.ParamType):
+class LimitName(StringParamType):
     """The name of a limit; the daemon judges it."""
 
     name = "limit"
 
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
         found = asked(ctx, "/v1/limits").get("limits", [])
         return items((limit["name"] for limit in found), incomplete)
 
 
-class NicName(click.ParamType):
+class NicName(StringParamType):
     """The name of a network interface of this host."""
 
     name = "nic"
 
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        import os
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        import socket
 
-        try:
-            return items(os.listdir("/sys/class/net"), incomplete)
-        except OSError:
-            return []
+        return items((name for _, name in socket.if_nameindex()), incomplete)
 
 
-class ListedPrefix(click.ParamType):
+class ListedPrefix(StringParamType):
     """A prefix; completed from the list at a path of the API."""
 
     name = "prefix"
@@ -98,23 +105,27 @@ class ListedPrefix(click.ParamType):
         self.path = path
         self.member = member
 
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
         if not self.path:
             return []
         found = asked(ctx, self.path).get(self.member, [])
         return items((entry["prefix"] for entry in found), incomplete)
 
 
-class KeyWord(click.ParamType):
+class KeyWord(StringParamType):
     """What gets its own bucket; the daemon judges it."""
 
     name = "key"
 
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
         return items(KEYS, incomplete)
 
 
-class Checked(click.ParamType):
+class Checked(StringParamType):
     """Text that a function of control/units.py must understand; the text itself goes on to the daemon."""
 
     def __init__(self, name: str, parser: str, examples: str) -> None:
@@ -134,7 +145,9 @@ class Checked(click.ParamType):
             raise InvalidInput(error.what, hint, where=label) from error
         return text
 
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
         return []
 
 

@@ -8,7 +8,7 @@ aligned text. Text that comes from packets or other users never reaches the term
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import click
@@ -63,7 +63,9 @@ Kind: TypeAlias = Literal["table", "json", "yaml"]
 
 def clean(text: str) -> str:
     """The text without characters that would steer a terminal."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def aligned(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
@@ -89,7 +91,10 @@ def plain(block: Block) -> list[str]:
         return title + [f"{name.ljust(width)}  {clean(value)}".rstrip() for name, value in block.pairs]
     if not block.rows:
         return [*title, block.empty]
-    rows = [[column.title for column in block.columns], *([clean(cell) for cell in row] for row in block.rows)]
+    rows = [
+        [column.title for column in block.columns],
+        *([clean(cell) for cell in row] for row in block.rows),
+    ]
     return title + aligned(rows, [column.right for column in block.columns])
 
 
@@ -132,32 +137,19 @@ def print_blocks(blocks: Sequence[Block]) -> None:
             click.echo(click.style(line, fg=style) if style else line)
 
 
-def as_yaml(data: object) -> str:
-    """YAML text of what JSON can hold."""
-    from io import StringIO
-
-    from ruamel.yaml import YAML
-
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False
-    stream = StringIO()
-    yaml.dump(data, stream)
-    return stream.getvalue()
-
-
 @dataclass(frozen=True)
 class Output:
     """How this run prints."""
 
     kind: Kind = "table"
-    separator: str = field(default="---", repr=False)
 
     def show(self, data: object, view: Callable[[], Sequence[Block]]) -> None:
         """Prints `data` as the API gave it, or for people what `view` makes of it."""
         if self.kind == "json":
             click.echo(json.dumps(data, indent=2, ensure_ascii=False))
         elif self.kind == "yaml":
+            from valkyrie.control.cli.yaml_text import as_yaml
+
             click.echo(as_yaml(data), nl=False)
         else:
             print_blocks(view())
@@ -167,7 +159,9 @@ class Output:
         if self.kind == "json":
             click.echo(json.dumps(data, ensure_ascii=False))
         elif self.kind == "yaml":
-            click.echo(f"{self.separator}\n{as_yaml(data)}", nl=False)
+            from valkyrie.control.cli.yaml_text import as_yaml
+
+            click.echo(f"---\n{as_yaml(data)}", nl=False)
         else:
             print_blocks([line()])
         sys.stdout.flush()

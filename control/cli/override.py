@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from valkyrie.control.cli.limits import known_limit, path_of
-from valkyrie.control.cli.options import LIMIT, RATE, ListedPrefix, prints, with_client
+from valkyrie.control.cli.options import LIMIT, RATE, ListedPrefix, examples, prints, with_client
 from valkyrie.control.cli.output import Column, Line, Output, Table
 from valkyrie.control.errors import InvalidInput
 
@@ -65,7 +65,9 @@ def put_file(client: "Client", limit: str, file: TextIO) -> int:
     return len(overrides)
 
 
-def check_use(prefix: str | None, rate: str | None, burst: str | None, delete: bool, file: TextIO | None) -> None:
+def check_use(
+    prefix: str | None, rate: str | None, burst: str | None, delete: bool, file: TextIO | None
+) -> None:
     """Raises UsageError unless the options are one of the three ways to use the command."""
     if file is not None:
         if prefix or rate or burst or delete:
@@ -78,7 +80,13 @@ def check_use(prefix: str | None, rate: str | None, burst: str | None, delete: b
         raise click.UsageError(f"which rate for {prefix}? give --rate, or --delete to remove the override")
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "valkyrie-ctl limits override web 203.0.113.0/24 --rate 5000/s",
+        "valkyrie-ctl limits override web 203.0.113.0/24 --delete",
+        "valkyrie-ctl limits override web --file subscribers.txt",
+    )
+)
 @click.argument("name", type=LIMIT)
 @click.argument("prefix", required=False, type=ListedPrefix())
 @click.option("--rate", type=RATE, metavar="RATE", help="The rate for this prefix.")
@@ -91,6 +99,7 @@ def check_use(prefix: str | None, rate: str | None, burst: str | None, delete: b
 @with_client
 def override(
     client: "Client",
+    *,
     name: str,
     prefix: str | None,
     rate: str | None,
@@ -99,13 +108,7 @@ def override(
     file: TextIO | None,
     out: Output,
 ) -> None:
-    """Give some addresses another rate than limit NAME has.
-
-    \b
-      valkyrie-ctl limits override web 203.0.113.0/24 --rate 5000/s
-      valkyrie-ctl limits override web 203.0.113.0/24 --delete
-      valkyrie-ctl limits override web --file subscribers.txt
-    """
+    """Give some addresses another rate than limit NAME has."""
     check_use(prefix, rate, burst, delete, file)
     with known_limit(client, name):
         if file is not None:

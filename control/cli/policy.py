@@ -8,7 +8,7 @@ import click
 
 from valkyrie.control.cli.document import in_file, load
 from valkyrie.control.cli.options import prints, with_client
-from valkyrie.control.cli.output import Block, Line, Output, as_yaml
+from valkyrie.control.cli.output import Block, Line, Output
 from valkyrie.control.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def applied_view(answer: dict[str, Any], dry_run: bool) -> list[Block]:
 @click.option("--dry-run", is_flag=True, help="Show what would change, change nothing.")
 @prints
 @with_client
-def apply(client: "Client", file: TextIO, dry_run: bool, out: Output) -> None:
+def apply(client: "Client", *, file: TextIO, dry_run: bool, out: Output) -> None:
     """Make limits, overrides, exempt prefixes and bans those of FILE.
 
     All or nothing: what FILE does not name is removed, and when a word of it is wrong nothing changes.
@@ -62,7 +62,9 @@ def apply(client: "Client", file: TextIO, dry_run: bool, out: Output) -> None:
     try:
         text = file.read()
     except UnicodeDecodeError as error:
-        raise InvalidInput(f"not UTF-8 text: {error.reason} at byte {error.start}", where=file.name) from error
+        raise InvalidInput(
+            f"not UTF-8 text: {error.reason} at byte {error.start}", where=file.name
+        ) from error
     document = load(text, file.name)
     try:
         answer = client.post("/v1/apply", {"document": document, "dry_run": dry_run})
@@ -87,4 +89,6 @@ def export(client: "Client", output: str) -> None:
     if output == "json":
         click.echo(json.dumps(document, indent=2, ensure_ascii=False))
     else:
+        from valkyrie.control.cli.yaml_text import as_yaml
+
         click.echo(as_yaml(document), nl=False)

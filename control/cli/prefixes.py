@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from valkyrie.control.cli.options import DURATION, ListedPrefix, prints, with_client
+from valkyrie.control.cli.options import DURATION, ListedPrefix, examples, prints, with_client
 from valkyrie.control.cli.output import Block, Column, Line, Output, Table
 from valkyrie.control.cli.suggest import did_you_mean
 from valkyrie.control.errors import NotFound
@@ -41,9 +41,10 @@ def listing(client: "Client", kind: str, empty: str, out: Output) -> None:
     out.show(answer, view)
 
 
-def add(client: "Client", kind: str, prefix: str, for_: str | None, note: str, said: str, out: Output) -> None:
-    answer = client.put(f"/v1/{kind}", {"prefix": prefix, "for": for_, "note": note})
-    out.show(answer, lambda: [Line(f"{prefix}: {said}{f' for {for_}' if for_ else ''}")])
+def add(client: "Client", kind: str, body: dict[str, Any], said: str, out: Output) -> None:
+    answer = client.put(f"/v1/{kind}", body)
+    lasting = f" for {body['for']}" if body["for"] else ""
+    out.show(answer, lambda: [Line(f"{answer['prefix']}: {said}{lasting}")])
 
 
 def remove(client: "Client", kind: str, prefix: str, said: str, out: Output) -> None:
@@ -66,7 +67,9 @@ def ban() -> None:
     """Prefixes whose packets never pass."""
 
 
-for_option = click.option("--for", "for_", type=DURATION, metavar="TIME", help="Like 10m; without it, until removed.")
+for_option = click.option(
+    "--for", "for_", type=DURATION, metavar="TIME", help="Like 10m; without it, until removed."
+)
 note_option = click.option("--note", default="", help="Why, for those who read the list.")
 
 
@@ -76,9 +79,9 @@ note_option = click.option("--note", default="", help="Why, for those who read t
 @note_option
 @prints
 @with_client
-def exempt_add(client: "Client", prefix: str, for_: str | None, note: str, out: Output) -> None:
+def exempt_add(client: "Client", *, prefix: str, for_: str | None, note: str, out: Output) -> None:
     """Let every packet from PREFIX pass."""
-    add(client, "exempt", prefix, for_, note, "always passes", out)
+    add(client, "exempt", {"prefix": prefix, "for": for_, "note": note}, "always passes", out)
 
 
 @exempt.command("list")
@@ -93,24 +96,20 @@ def exempt_list(client: "Client", out: Output) -> None:
 @click.argument("prefix", type=EXEMPTED)
 @prints
 @with_client
-def exempt_remove(client: "Client", prefix: str, out: Output) -> None:
+def exempt_remove(client: "Client", *, prefix: str, out: Output) -> None:
     """Subject PREFIX to limits again."""
     remove(client, "exempt", prefix, "no longer exempt", out)
 
 
-@ban.command("add")
+@ban.command("add", epilog=examples("valkyrie-ctl ban add 203.0.113.0/24 --for 10m"))
 @click.argument("prefix")
 @for_option
 @note_option
 @prints
 @with_client
-def ban_add(client: "Client", prefix: str, for_: str | None, note: str, out: Output) -> None:
-    """Drop every packet from PREFIX, except protected and exempt ones.
-
-    \b
-      valkyrie-ctl ban add 203.0.113.0/24 --for 10m
-    """
-    add(client, "ban", prefix, for_, note, "banned", out)
+def ban_add(client: "Client", *, prefix: str, for_: str | None, note: str, out: Output) -> None:
+    """Drop every packet from PREFIX, except protected and exempt ones."""
+    add(client, "ban", {"prefix": prefix, "for": for_, "note": note}, "banned", out)
 
 
 @ban.command("list")
@@ -125,6 +124,6 @@ def ban_list(client: "Client", out: Output) -> None:
 @click.argument("prefix", type=BANNED)
 @prints
 @with_client
-def ban_remove(client: "Client", prefix: str, out: Output) -> None:
+def ban_remove(client: "Client", *, prefix: str, out: Output) -> None:
     """Lift the ban of PREFIX."""
     remove(client, "ban", prefix, "no longer banned", out)

@@ -6,13 +6,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from valkyrie.control.cli.options import prints, with_client
-from valkyrie.control.cli.output import Block, Column, Facts, Output, Table
+from valkyrie.control.cli.output import Block, Column, Facts, Output
 
 if TYPE_CHECKING:
     from valkyrie.control.cli.client import Client
 
 NICS = (Column("NIC"), Column("STATE", styled=True), Column("MODE"), Column("PROTECTED"), Column("NOTE"))
-REASONS = (Column("VERDICT", styled=True), Column("REASON"), Column("PACKETS", right=True), Column("BYTES", right=True))
+REASONS = (
+    Column("VERDICT", styled=True),
+    Column("REASON"),
+    Column("PACKETS", right=True),
+    Column("BYTES", right=True),
+)
 
 
 @click.command()

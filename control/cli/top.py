@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """top: what limits and top talkers do right now."""
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from valkyrie.control.cli.options import prints, with_client
-from valkyrie.control.cli.output import Block, Column, Line, Output, Table, on_terminal, print_blocks, rich_table
+from valkyrie.control.cli.output import Column, Line, Output, Table, on_terminal, print_blocks, rich_table
 from valkyrie.control.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -55,22 +56,18 @@ def lines(answer: dict[str, Any], clock: str) -> list[Line]:
     return [Line(text) for text in texts or [f"{clock}  no limits"]]
 
 
-def live(sample: Callable[[], Sequence[Block]]) -> None:
+def live(sample: Callable[[], Sequence[Table]]) -> None:
     """Redraws the sample twice a second until Ctrl-C; keeps the last one while the daemon is away."""
     from rich.console import Console, Group
     from rich.live import Live
     from rich.text import Text
 
     console = Console(highlight=False)
-    with Live(console=console, auto_refresh=False, screen=False) as screen:
+    with Live(console=console, auto_refresh=False) as screen:
         drawn: list[Any] = []
         while True:
             try:
-                blocks = sample()
-                drawn = [
-                    rich_table(block) if isinstance(block, Table) and block.rows else Text(empty_text(block))
-                    for block in blocks
-                ]
+                drawn = [rich_table(table) if table.rows else Text(table.empty) for table in sample()]
                 screen.update(Group(*drawn), refresh=True)
             except Unavailable as error:
                 if not drawn:
@@ -79,16 +76,14 @@ def live(sample: Callable[[], Sequence[Block]]) -> None:
             time.sleep(REFRESH_SECONDS)
 
 
-def empty_text(block: Block) -> str:
-    return block.empty if isinstance(block, Table) else ""
-
-
 @click.command()
 @click.option("--once", is_flag=True, help="Print one sample and end.")
-@click.option("--count", type=click.IntRange(1, 1000), default=20, show_default=True, help="So many top talkers.")
+@click.option(
+    "--count", type=click.IntRange(1, 1000), default=20, show_default=True, help="So many top talkers."
+)
 @prints
 @with_client
-def top(client: "Client", once: bool, count: int, out: Output) -> None:
+def top(client: "Client", *, once: bool, count: int, out: Output) -> None:
     """Rates of the limits and who is dropped most, twice a second, until Ctrl-C.
 
     Without a terminal a line for each limit and talker every second.
@@ -113,7 +108,7 @@ def repeat(sample: Callable[[], dict[str, Any]], out: Output) -> None:
         answer = sample()
         if out.kind == "table":
             print_blocks(lines(answer, time.strftime("%H:%M:%S")))
-            click.get_text_stream("stdout").flush()
+            sys.stdout.flush()
         else:
             out.item(answer, lambda: Line(""))
         time.sleep(LINES_SECONDS)

@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from inspect import cleandoc
 
 import click
 
@@ -17,18 +18,10 @@ class OptionText:
 class CommandText:
     path: str  # as "valkyrie-ctl limits set"
     usage: str  # its arguments, as "[OPTIONS] NAME"
-    help: tuple[str, ...]  # paragraphs; those that begin with \b keep their lines
+    help: tuple[str, ...]  # paragraphs
+    examples: tuple[str, ...]  # command lines
     options: tuple[OptionText, ...]
     group: bool
-
-    @property
-    def prose(self) -> tuple[str, ...]:
-        return tuple(" ".join(text.split()) for text in self.help if not text.startswith("\b"))
-
-    @property
-    def examples(self) -> tuple[str, ...]:
-        """Blocks of lines to show as they are."""
-        return tuple(text.removeprefix("\b").strip("\n") for text in self.help if text.startswith("\b"))
 
 
 def options_of(command: click.Command, ctx: click.Context) -> tuple[OptionText, ...]:
@@ -37,8 +30,14 @@ def options_of(command: click.Command, ctx: click.Context) -> tuple[OptionText, 
     for parameter in command.params:
         record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
         if record is not None:
-            texts.append(OptionText(*record))
+            texts.append(OptionText(record[0], " ".join(record[1].split())))
     return tuple(texts)
+
+
+def examples_of(epilog: str) -> tuple[str, ...]:
+    """The lines of the block that options.examples made."""
+    block = epilog.partition("\n\n")[0]
+    return tuple(line.strip() for line in block.splitlines()[2:]) if "Examples:" in block else ()
 
 
 def walk(command: click.Command, name: str, parent: click.Context | None = None) -> Iterator[CommandText]:
@@ -48,7 +47,8 @@ def walk(command: click.Command, name: str, parent: click.Context | None = None)
     yield CommandText(
         path=path_of(ctx),
         usage=" ".join(command.collect_usage_pieces(ctx)),
-        help=tuple(paragraph for paragraph in (command.help or "").split("\n\n") if paragraph.strip()),
+        help=tuple(" ".join(text.split()) for text in cleandoc(command.help or "").split("\n\n")),
+        examples=examples_of(command.epilog or ""),
         options=options_of(command, ctx),
         group=group,
     )
