@@ -8,6 +8,7 @@ from valkyrie.control.errors import DataplaneError
 COMPILER = re.compile(r"^(?P<file>[^:\s]+):(?P<line>\d+):\d+: (?:fatal )?(?:error|warning): (?P<message>.*)$")
 INSTRUCTION = re.compile(r"^\s*\d+: \([0-9a-f]{2}\) ")
 SOURCE = re.compile(r"^; (?P<text>.*?)(?: @ (?P<file>[^:@\s]+):(?P<line>\d+))?$")
+TOO_LARGE = re.compile(r"Program\s+too large \((\d+) insns\)")
 STATISTICS = re.compile(r"^(processed \d+ insns|verification time|stack depth|max_states)")
 STATE = re.compile(r"^(\d+: )?(R\d+|from \d+ to \d+|last_idx|regs=|parent |propagating|mark_precise|func#)")
 CUT = 300
@@ -33,6 +34,8 @@ def compiler(log: str) -> str:
 
 def verifier(log: str) -> str:
     """The verifier's cause, the instruction and, where the program carries it, the source line."""
+    if found := TOO_LARGE.search(log):  # BCC's words for every E2BIG, and it keeps the log back
+        return f"its {found[1]} instructions are too complex to be proved safe in a million steps"
     cause = instruction = source = ""
     for line in (text.strip() for text in log.splitlines()):
         if not line or line.startswith(("bpf: ", "HINT:", "The invalid")) or STATISTICS.match(line):

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attach the program to NICs of the current network namespace, replace it and take it off.
+
+Every change names the program that it expects to find (IFLA_XDP_EXPECTED_FD), so that it is atomic
+and somebody else's program is never thrown out by accident.
+"""
+
+import asyncio
+import errno
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from valkyrie.control.dataplane import bpf, pins
+from valkyrie.control.errors import DataplaneError, Foreign, NotFound, PermissionRefused
+
+Mode = Literal["native", "generic"]
+Wish = Literal["auto", "native", "generic"]
+
+IF_NONE, GENERIC, NATIVE, REPLACE = 1, 2, 4, 16
+FLAGS: dict[Mode, int] = {"native": NATIVE, "generic": GENERIC}
+KINDS: dict[str, Mode] = {"IFLA_XDP_DRV_PROG_ID": "native", "IFLA_XDP_SKB_PROG_ID": "generic"}
+REMOVE = -1
+MAX_NIC_NAME = 15
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Program:
+    """An attached XDP program. `ours`: it is this appliance's, of this or an earlier build."""
+
+    id: int
+    name: str
+    tag: str
+    mode: Mode
+    ours: bool
+
+
+@dataclass(frozen=True)
+class Nic:
+    """A NIC and what is attached to it (None: nothing)."""
+
+    name: str
+    ifindex: int
+    up: bool
+    program: Program | None
+
+
+@dataclass(frozen=True)
+class Attached:
+    """What an attach did. `note` says why the mode is not the one asked for; "" if it is."""
+
+    nic: str
+    ifindex: int
+    mode: Mode
+    prog_id: int
+    note: str
+
+
+def _netlink(work: Callable[[IPRoute], T]) -> T:
+    """Run the work with a netlink socket of this thread's network namespace.
+
+    Inside a running event loop that takes a thread (which inherits the namespace), because the
+    netlink library has a loop of its own.
+    """
+
+    def run() -> T:
+        with IPRoute() as ip:
+            return work(ip)
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return run()
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(run).result()
+
+
+def _our_maps(pin_dir: Path) -> tuple[int, int]:
+    """The ids of the pinned program and of the pinned buckets; 0 for what is not pinned."""
+    prog_id = map_id = 0
+    there = pins.pinned(pin_dir)
+    if pins.PROGRAM in there:
+        with bpf.opened(pin_dir / pins.PROGRAM) as fd:
+            prog_id = bpf.prog_info(fd).id
+    if "control" in there:
+        with bpf.opened(pin_dir / "control") as fd:
+            map_id = bpf.map_info(fd).id
+    return prog_id, map_id
+
+
+def _program(prog_id: int, mode: Mode, pin_dir: Path) -> Program:
+    pinned_id, control_id = _our_maps(pin_dir)
+    fd = bpf.by_id(bpf.PROG_BY_ID, prog_id)
+    try:
+        info = bpf.prog_info(fd)
+    finally:
+        os.close(fd)
+    earlier = info.name == pins.PROGRAM and control_id in info.map_ids
+    return Program(prog_id, info.name, info.tag, mode, prog_id == pinned_id or earlier)
+
+
+def _attached(link: Any) -> tuple[int, Mode] | None:
+    xdp = link.get_attr("IFLA_XDP")
+    for kind, mode in KINDS.items():
+        if xdp is not None and xdp.get_attr(kind):
+            return int(xdp.get_attr(kind)), mode
+    return None
+
+
+def _link(ip: IPRoute, name: str) -> Any:
+    found = ip.link_lookup(ifname=name) if 0 < len(name) <= MAX_NIC_NAME else []
+    if not found:
+        names = ", ".join(sorted(str(link.get_attr("IFLA_IFNAME")) for link in ip.get_links())[:20])
+        raise NotFound(f"there is no NIC {name[:64]}", f"there are: {names}")
+    return ip.get_links(found[0])[0]
+
+
+def query(name: str, pin_dir: Path) -> Nic:
+    """A NIC and its program. Raises NotFound naming the NICs there are."""
+    link = _netlink(lambda ip: _link(ip, name))
+    return _nic(link, pin_dir)
+
+
+def _nic(link: Any, pin_dir: Path) -> Nic:
+    held = _attached(link)
+    program = _program(held[0], held[1], pin_dir) if held else None
+    return Nic(str(link.get_attr("IFLA_IFNAME")), int(link["index"]), bool(link["flags"] & 1), program)
+
+
+def nics(pin_dir: Path) -> list[Nic]:
+    """Every NIC of the namespace, by ifindex."""
+    links = _netlink(lambda ip: list(ip.get_links()))
+    return sorted((_nic(link, pin_dir) for link in links), key=lambda nic: nic.ifindex)
+
+
+def _set(ifindex: int, fd: int, flags: int, expected: int | None = None) -> None:
+    """One change by netlink. Raises NetlinkError."""
+    attributes = [("IFLA_XDP_FD", fd), ("IFLA_XDP_FLAGS", flags)]
+    if expected is not None:
+        attributes.append(("IFLA_XDP_EXPECTED_FD", expected))
+    _netlink(lambda ip: ip.link("set", index=ifindex, xdp={"attrs": attributes}))
+
+
+@contextmanager
+def _expected(program: Program) -> Iterator[int]:
+    fd = bpf.by_id(bpf.PROG_BY_ID, program.id)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _reason(error: NetlinkError) -> str:
+    return str(error.args[1]) if len(error.args) > 1 and error.args[1] else os.strerror(error.code)
+
+
+def _failed(error: NetlinkError, doing: str) -> Exception:
+    text = f"{doing}: {_reason(error)}"
+    if error.code in (errno.EPERM, errno.EACCES):
+        return PermissionRefused(text, "run it as root (or with CAP_NET_ADMIN and CAP_BPF)")
+    if error.code in (errno.EBUSY, errno.EEXIST):
+        return Foreign(f"{doing}: another XDP program came in between, or holds it by a link: {_reason(error)}",
+                       "see `bpftool net`; end what attached it")  # fmt: skip
+    if error.code == errno.ENODEV:
+        return NotFound(text, "the NIC has gone: see `ip link`")
+    if error.code == errno.EOPNOTSUPP:
+        return DataplaneError(text, "the driver has no native XDP: use --mode generic")
+    return DataplaneError(text, "see `valkyrie-ctl doctor` for MTU, offloads and queues, or use --mode generic")
+
+
+def foreign(nic: Nic, program: Program) -> Foreign:
+    """The error that says whose program holds a NIC."""
+    return Foreign(
+        f"{nic.name} holds another XDP program: id {program.id}, name {program.name or '(none)'}, "
+        f"tag {program.tag}, {program.mode} mode",
+        "take it off, or attach with --replace if it may go",
+    )
+
+
+def attach(name: str, prog_fd: int, pin_dir: Path, wish: Wish = "auto", *, replace: bool = False) -> Attached:
+    """Attach the program, or put it in the place of an earlier one of ours in the same mode.
+
+    auto: native, or generic where the driver has none, and says why. `replace` allows to put it in
+    the place of somebody else's program, atomically. Raises Foreign, NotFound, PermissionRefused,
+    DataplaneError; then the NIC is as it was.
+    """
+    nic = query(name, pin_dir)
+    held = nic.program
+    if held is not None and not held.ours and not replace:
+        raise foreign(nic, held)
+    if held is not None and wish in ("auto", held.mode):
+        note = "" if wish == "auto" or held.mode == wish else f"{held.mode} mode was kept"
+        with _expected(held) as expected:
+            return _try(nic, prog_fd, held.mode, note, expected)
+    if held is not None:
+        return _change_mode(nic, held, prog_fd, wish)
+    if wish != "auto":
+        return _try(nic, prog_fd, wish, "")
+    try:
+        _set(nic.ifindex, prog_fd, NATIVE | IF_NONE)
+    except NetlinkError as error:
+        if error.code in (errno.EPERM, errno.EACCES, errno.EBUSY, errno.EEXIST, errno.ENODEV):
+            raise _failed(error, f"attaching to {name}") from error
+        return _try(nic, prog_fd, "generic", f"generic mode: {name} refused native XDP ({_reason(error)})")
+    return Attached(nic.name, nic.ifindex, "native", _id(prog_fd), "")
+
+
+def _id(prog_fd: int) -> int:
+    return bpf.prog_info(prog_fd).id
+
+
+def _try(nic: Nic, prog_fd: int, mode: Mode, note: str, expected: int | None = None) -> Attached:
+    how = IF_NONE if expected is None else REPLACE
+    try:
+        _set(nic.ifindex, prog_fd, FLAGS[mode] | how, expected)
+    except NetlinkError as error:
+        raise _failed(error, f"attaching to {nic.name} in {mode} mode") from error
+    return Attached(nic.name, nic.ifindex, mode, _id(prog_fd), note)
+
+
+def _change_mode(nic: Nic, held: Program, prog_fd: int, wish: Wish) -> Attached:
+    """The kernel lets no two modes be active at once: off, then on; back to the old if that fails."""
+    mode: Mode = "native" if wish == "native" else "generic"
+    _remove(nic, held)
+    try:
+        return _try(nic, prog_fd, mode, f"{held.mode} mode ended: the NIC was open for a moment")
+    except (DataplaneError, PermissionRefused, Foreign):
+        with _expected(held) as old:
+            _set(nic.ifindex, old, FLAGS[held.mode] | IF_NONE)
+        raise
+
+
+def _remove(nic: Nic, held: Program) -> None:
+    with _expected(held) as expected:
+        try:
+            _set(nic.ifindex, REMOVE, FLAGS[held.mode] | REPLACE, expected)
+        except NetlinkError as error:
+            raise _failed(error, f"detaching from {nic.name}") from error
+
+
+def detach(name: str, pin_dir: Path) -> bool:
+    """Take our program off; False if nothing was attached. Raises Foreign for somebody else's."""
+    nic = query(name, pin_dir)
+    if nic.program is None:
+        return False
+    if not nic.program.ours:
+        raise foreign(nic, nic.program)
+    _remove(nic, nic.program)
+    return True
