@@ -91,7 +91,7 @@ LIMIT: Final = _struct(
     ("measure", "u1"),
     ("key_fields", "u1"),
     ("override_dst", "u1"),
-    ("reserved", "u4"),
+    ("override6_root", "u4"),
 )
 GUARD: Final = _struct(("exempt_until", "u8"), ("ban_until", "u8"), ("flags", "u4"), ("reserved", "u4"))
 RULESET: Final = _struct(
@@ -166,5 +166,3 @@ EXPLANATION: Final = _struct(
 TEST_CONTROL: Final = _struct(
     ("magic", "u8"), ("now", "u8"), ("flags", "u4"), ("reason", "u2"), ("slot", "u2")
 )
-CHARGE: Final = _struct(("cost", "u8"), ("where", "u4"), ("leased", "u4"))
-SCRATCH: Final = _struct(("charge", CHARGE, MAX_LIMITS), ("matched", "u2", MAX_LIMITS))

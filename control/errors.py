@@ -24,7 +24,7 @@ class ValkyrieError(Exception):
         return f"{self.what}; {self.hint}" if self.hint else self.what
 
 
-class InvalidInput(ValkyrieError):
+class InvalidInput(ValkyrieError):  # noqa: N818 the API's word
     """Something typed or sent is wrong. `where` is the word, or the line and field."""
 
     exit_code = 2
@@ -35,32 +35,32 @@ class InvalidInput(ValkyrieError):
         self.where = where
 
     def at(self, field: str) -> InvalidInput:
-        """The same complaint, told for `field` of a larger document ("limits[2].rate")."""
+        """The same complaint, told for `field` of something larger ("limits[2].rate")."""
         return InvalidInput(self.what, self.hint, field)
 
 
-class NotFound(ValkyrieError):
+class NotFound(ValkyrieError):  # noqa: N818 the API's word
     """There is no such limit, prefix, NIC or bucket."""
 
     exit_code = 3
     code = "not-found"
 
 
-class Conflict(ValkyrieError):
+class Conflict(ValkyrieError):  # noqa: N818 the API's word
     """The request contradicts the state, for example a NIC that is attached already."""
 
     exit_code = 4
     code = "conflict"
 
 
-class PermissionRefused(ValkyrieError):
+class PermissionRefused(ValkyrieError):  # noqa: N818 the API's word
     """The caller may not do this."""
 
     exit_code = 5
     code = "permission"
 
 
-class Unavailable(ValkyrieError):
+class Unavailable(ValkyrieError):  # noqa: N818 the API's word
     """Something that is needed is not there: the daemon, the bpffs, a kernel feature."""
 
     exit_code = 6
@@ -74,7 +74,7 @@ class DataplaneError(ValkyrieError):
     code = "dataplane"
 
 
-class Foreign(ValkyrieError):
+class Foreign(ValkyrieError):  # noqa: N818 the API's word
     """Another XDP program holds the NIC."""
 
     exit_code = 8

@@ -60,9 +60,11 @@ def parse_rate(text: str, measure: Measure | None = None) -> Rate:
     """
     quantity, slash, period = text.strip().partition("/")
     if not slash:
-        raise InvalidInput(f"rate {text!r} has no period", "write it as 1000/s, 10/h or 50mbit/s", text)
+        what = f"rate {text[:MAX_TEXT]!r} has no period"
+        raise InvalidInput(what, "write it as 1000/s, 10/h or 50mbit/s", text[:MAX_TEXT])
     if period not in PERIODS_NS:
-        raise InvalidInput(f"rate {text!r}: unknown period {period!r}", "periods are s, m (or min) and h", period)
+        what = f"rate {text[:MAX_TEXT]!r}: unknown period {period[:MAX_TEXT]!r}"
+        raise InvalidInput(what, "periods are s, m (or min) and h", period[:MAX_TEXT])
     tokens, in_bytes = _parse_quantity(quantity, "rate")
     measure = _settle_measure(text, in_bytes, measure)
     per_ns = tokens / PERIODS_NS[period]
@@ -86,9 +88,9 @@ def parse_burst(text: str, measure: Measure) -> int:
     """Tokens of a burst: packets for a packet rate, bytes otherwise."""
     tokens, in_bytes = _parse_quantity(text.strip(), "burst")
     if in_bytes and measure is Measure.PACKETS:
-        raise InvalidInput(f"burst {text!r} is in bytes, the rate in packets", "write the burst as 2000", text)
+        raise InvalidInput(f"burst {text!r} is in bytes, the rate in packets", "write it as 2000", text)
     if not in_bytes and measure is not Measure.PACKETS:
-        raise InvalidInput(f"burst {text!r} has no unit, the rate is in bytes", "write it as 64KB or 1MiB", text)
+        raise InvalidInput(f"burst {text!r} has no unit, the rate is in bytes", "write it as 64KB", text)
     if tokens.denominator != 1 or tokens < 1:
         unit = "bytes" if in_bytes else "packets"
         raise InvalidInput(f"burst {text!r} is not a whole number of {unit}", f"at least 1 of {unit}", text)
@@ -108,7 +110,8 @@ def parse_duration(text: str) -> int:
     """Nanoseconds of `60s`, `10m`, `1h30m`, `2d`, `1.5s`; more than zero, at most ten years."""
     parts = _DURATION_PART.findall(text) if len(text) <= MAX_TEXT else []
     if not parts or "".join(number + unit for number, unit in parts) != text.strip():
-        raise InvalidInput(f"duration {text!r} is not understood", "write it as 60s, 10m, 1h30m or 2d", text)
+        what = f"duration {text[:MAX_TEXT]!r} is not understood"
+        raise InvalidInput(what, "write it as 60s, 10m or 1h30m", text[:MAX_TEXT])
     total = Fraction(0)
     for number, unit in parts:
         if unit not in DURATION_NS:
@@ -153,7 +156,8 @@ def _parse_quantity(text: str, what: str) -> tuple[Fraction, bool]:
     """(tokens, whether they are bytes) of `10`, `1.5k`, `50mbit`, `64KB`."""
     found = _QUANTITY.fullmatch(text) if len(text) <= MAX_TEXT else None
     if found is None:
-        raise InvalidInput(f"{what} {text!r} is not a number with a unit", "for example 1000 or 50mbit", text)
+        shown = text[:MAX_TEXT]
+        raise InvalidInput(f"{what} {shown!r} is not a number with a unit", "as 1000 or 50mbit", shown)
     number, unit = Fraction(found[1]), found[2]
     if unit in PACKET_UNITS:
         return number * PACKET_UNITS[unit], False

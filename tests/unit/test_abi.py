@@ -7,6 +7,7 @@ import re
 import subprocess
 from enum import IntEnum, IntFlag
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,16 +38,15 @@ def probe() -> str:
     lines = []
     for name, body in STRUCT.findall(text):
         lines.append(f'printf("struct {name} %zu\\n", sizeof(struct {name}));')
-        for member in MEMBER.findall(body):
-            lines.append(
-                f'printf("member {name} {member} %zu %zu\\n", offsetof(struct {name}, {member}),'
-                f" sizeof(((struct {name} *)0)->{member}));"
-            )
+        lines += [
+            f'printf("member {name} {member} %zu %zu\\n", offsetof(struct {name}, {member}),'
+            f" sizeof(((struct {name} *)0)->{member}));"
+            for member in MEMBER.findall(body)
+        ]
     for name, body in ENUM.findall(text):
-        for word in re.findall(r"[A-Z_0-9]+", body):
-            lines.append(f'printf("enum {name} {word} %lld\\n", (long long){word});')
-    for name in CONSTANT.findall(text):
-        lines.append(f'printf("constant {name} %lld\\n", (long long){name});')
+        words = re.findall(r"[A-Z_0-9]+", body)
+        lines += [f'printf("enum {name} {word} %lld\\n", (long long){word});' for word in words]
+    lines += [f'printf("constant {name} %lld\\n", (long long){name});' for name in CONSTANT.findall(text)]
     types = "".join(f"typedef uint{bits}_t u{bits};\n" for bits in (8, 16, 32, 64))
     includes = "#include <stdint.h>\n#include <stddef.h>\n#include <stdio.h>\n"
     return f'{includes}{types}#include "{HEADER}"\nint main(void) {{ {" ".join(lines)} return 0; }}\n'
@@ -65,7 +65,7 @@ def test_every_struct_has_the_same_members_offsets_and_size(said: list[list[str]
     ours: dict[str, dict[str, list[int]]] = {}
     theirs: dict[str, dict[str, list[int]]] = {}
     for kind, name, *rest in said:
-        dtype = getattr(abi, name.upper()) if kind in ("struct", "member") else None
+        dtype: Any = getattr(abi, name.upper()) if kind in ("struct", "member") else None
         if kind == "struct":
             assert dtype.itemsize == int(rest[0]), name
             ours[name] = {
@@ -94,7 +94,7 @@ def test_every_constant_has_the_same_value(said: list[list[str]]) -> None:
     assert len(constants) > 50
     for name, value in constants.items():
         assert constant(name) == value, name
-    assert abi.REASONS == next(int(line[3]) for line in said if line[2] == "REASONS")
+    assert next(int(line[3]) for line in said if line[2] == "REASONS") == abi.REASONS
 
 
 def constant(name: str) -> int:
@@ -110,4 +110,5 @@ def constant(name: str) -> int:
 def test_types_are_native_so_that_views_of_maps_need_no_copy() -> None:
     for name in ("NODE", "LIMIT", "RULESET", "BUCKET_SET", "LIMIT_STATS"):
         dtype = getattr(abi, name)
-        assert dtype.isnative and np.zeros(2, dtype).strides == (dtype.itemsize,)
+        assert dtype.isnative
+        assert np.zeros(2, dtype).strides == (dtype.itemsize,)
