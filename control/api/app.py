@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The route table as a Starlette application."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route as StarletteRoute
+
+from valkyrie.control.api.peer import Access
+from valkyrie.control.api.route import Route, error_response, serve
+from valkyrie.control.api.table import ROUTES
+from valkyrie.control.errors import InvalidInput, NotFound
+from valkyrie.control.service.service import Service
+
+
+def make_app(service: Service, access: Access) -> Starlette:
+    return Starlette(
+        routes=[
+            StarletteRoute(route.path, _endpoint(route, service, access), methods=[route.method]) for route in ROUTES
+        ],
+        exception_handlers={HTTPException: _refused},
+    )
+
+
+def _endpoint(route: Route, service: Service, access: Access) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        return await serve(route, service, access, request)
+
+    return endpoint
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """No such path, or not by this method."""
+    path = request.url.path[:200]
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        response = error_response(InvalidInput(f"{request.method} is not for {path}", "see /v1/openapi.json"))
+        response.status_code = 405
+        return response
+    return error_response(NotFound(f"the API has no {path}", "see /v1/openapi.json"))

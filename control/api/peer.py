@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who is at the other end of the socket, by the kernel's word, and what they may do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import grp
+import os
+import pwd
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from valkyrie.control.audit import Actor
+from valkyrie.control.errors import PermissionRefused
+
+SO_PEERGROUPS = 59  # linux/asm-generic/socket.h; Python has no name for it
+MAX_GROUPS = 65536  # NGROUPS_MAX
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A process as it was when it connected."""
+
+    pid: int
+    uid: int
+    groups: frozenset[int]
+
+    def actor(self) -> Actor:
+        try:
+            user = pwd.getpwuid(self.uid).pw_name
+        except KeyError:
+            user = str(self.uid)
+        return Actor(self.uid, user, self.pid)
+
+
+@dataclass(frozen=True)
+class Access:
+    """The groups that may change things and those that may look; None: this host has no such group."""
+
+    write_group: int | None
+    read_group: int | None
+
+    def check(self, peer: Peer | None, *, write: bool) -> None:
+        """Raises PermissionRefused. Root and the daemon's own user may do all."""
+        if peer is None:
+            raise PermissionRefused("the kernel does not say who you are", "connect by the Unix socket")
+        if peer.uid in (0, os.geteuid()) or self.write_group in peer.groups:
+            return
+        if self.read_group in peer.groups:
+            if write:
+                raise PermissionRefused(
+                    "members of the read-only group may look and not change", "use sudo, or join the group valkyrie"
+                )
+            return
+        raise PermissionRefused(
+            f"user id {peer.uid} may not use the API", "use sudo, or join the group valkyrie (valkyrie-read to look)"
+        )
+
+
+def group_id(name: str) -> int | None:
+    with contextlib.suppress(KeyError):
+        return grp.getgrnam(name).gr_gid
+    return None
+
+
+def peer_of(connection: socket.socket) -> Peer:
+    """The peer of a connected Unix socket. Raises OSError for any other socket."""
+    pid, uid, gid = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    raw = connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4096)
+    if len(raw) == 4096:
+        raw = connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * MAX_GROUPS)
+    groups = struct.unpack(f"{len(raw) // 4}I", raw)
+    return Peer(pid, uid, frozenset((gid, *groups)))
+
+
+class PeerProtocol(H11Protocol):
+    """uvicorn's HTTP protocol, which hands handlers the peer in the request's state."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        peer: Peer | None = None
+        with contextlib.suppress(OSError):  # a peer that is gone already gets no answer anyway
+            # uvloop hands out a stand-in without the options of a real socket: borrow its descriptor.
+            with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as connection:
+                peer = peer_of(connection)
+        state: dict[str, Any] = {**self.app_state, "peer": peer}
+        self.app_state = state

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of the appliance: what `valkyrie.yaml` may say, its defaults, and how a mistake is named.
+
+Limits, exempts, bans and attachments are not settings: they live in the state and change by the API.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from valkyrie.control.errors import InvalidInput
+from valkyrie.control.prefix import canonical_prefix
+
+DEFAULT_PATH = Path("/etc/valkyrie/valkyrie.yaml")
+MAX_SETTINGS_BYTES = 1 << 20
+
+
+def _prefix(text: str) -> str:
+    try:
+        return canonical_prefix(text)
+    except InvalidInput as error:
+        raise ValueError(str(error)) from error
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class TableSettings(_Section):
+    """The bucket table. A change of `buckets` takes effect when the program is built anew."""
+
+    buckets: int = Field(1 << 20, ge=1 << 10, le=1 << 26, description="buckets held at once; a power of two")
+    full: Literal["closed", "open"] = Field(
+        "closed",
+        description="a newcomer to a full set inherits the debt of what it replaces (closed) or starts full",
+    )
+
+    @field_validator("buckets")
+    @classmethod
+    def _power_of_two(cls, value: int) -> int:
+        if value & (value - 1):
+            below = 1 << (value.bit_length() - 1)
+            raise ValueError(f"must be a power of two, as {below} or {below << 1}")
+        return value
+
+
+class EventSettings(_Section):
+    """Drop events: which share of the drops is reported, and how many at most."""
+
+    sample: int = Field(1, ge=0, le=1 << 31, description="one drop in this many is reported; 0: none")
+    rate: int = Field(1000, ge=0, le=1_000_000, description="events a second and CPU at most")
+
+
+class AuditSettings(_Section):
+    """How much of who changed what is kept."""
+
+    keep: int = Field(10_000, ge=100, le=1_000_000, description="newest entries that are kept")
+
+
+class Settings(_Section):
+    """All settings; a missing file means these defaults."""
+
+    state_dir: Path = Field(Path("/var/lib/valkyrie"), description="where the database and build.json lie")
+    socket: Path = Field(Path("/run/valkyrie/valkyried.sock"), description="Unix socket of the API")
+    bpffs: Path = Field(Path("/sys/fs/bpf"), description="BPF filesystem; pins lie in its folder valkyrie")
+    group: str = Field("valkyrie", min_length=1, max_length=64, description="Unix group that may change things")
+    read_group: str = Field("valkyrie-read", min_length=1, max_length=64, description="group that may only read")
+    log: Literal["debug", "info", "warning", "error"] = "info"
+    table: TableSettings = TableSettings()
+    # Passing what cannot be parsed would be a way around every limit.
+    malformed: Literal["drop", "pass"] = Field("drop", description="what becomes of malformed packets")
+    events: EventSettings = EventSettings()
+    protect: tuple[Annotated[str, AfterValidator(_prefix)], ...] = Field(
+        (), max_length=1024, description="prefixes whose packets are never dropped"
+    )
+    audit: AuditSettings = AuditSettings()
+
+    @field_validator("state_dir", "socket", "bpffs")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        if not value.is_absolute():
+            raise ValueError(f"must be an absolute path, as /{value}")
+        return value
+
+    @field_validator("protect")
+    @classmethod
+    def _sorted(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(set(value)))
+
+    @property
+    def pin_dir(self) -> Path:
+        return self.bpffs / "valkyrie"
+
+    @property
+    def database(self) -> Path:
+        return self.state_dir / "state.db"
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Settings from `path`, else from $VALKYRIE_CONFIG, else from the default place if it exists.
+
+    Raises InvalidInput naming line and field, also when a file that was named cannot be read.
+    """
+    named = path or (Path(os.environ["VALKYRIE_CONFIG"]) if os.environ.get("VALKYRIE_CONFIG") else None)
+    if named is None and not DEFAULT_PATH.exists():
+        return Settings()
+    target = named or DEFAULT_PATH
+    try:
+        with target.open("rb") as file:
+            raw = file.read(MAX_SETTINGS_BYTES + 1)
+    except OSError as error:
+        raise InvalidInput(
+            f"cannot read the settings {target}: {error.strerror}",
+            "name a readable file by VALKYRIE_CONFIG, or write one",
+        ) from error
+    if len(raw) > MAX_SETTINGS_BYTES:
+        raise InvalidInput(f"{target} is larger than {MAX_SETTINGS_BYTES} bytes", "settings are short")
+    return parse_settings(raw, str(target))
+
+
+def parse_settings(raw: bytes, origin: str) -> Settings:
+    """Settings from YAML text. `origin` is the file name that errors show. Raises InvalidInput."""
+    # Here, because only a start with a settings file pays for the YAML library.
+    from ruamel.yaml import YAML  # noqa: PLC0415
+    from ruamel.yaml.error import YAMLError  # noqa: PLC0415
+
+    try:
+        document = YAML().load(raw.decode())
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{origin} is not UTF-8 text at byte {error.start}", "save it as UTF-8") from error
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        problem = getattr(error, "problem", None) or "not YAML"
+        where = f"line {mark.line + 1}" if mark is not None else ""
+        raise InvalidInput(
+            f"{origin}: {problem}", "correct the YAML syntax there", where=where
+        ) from error
+    if document is None:
+        return Settings()
+    if not isinstance(document, dict):
+        raise InvalidInput(f"{origin} holds no `name: value` lines", "see the settings reference", where="line 1")
+    try:
+        return Settings.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        path = tuple(first["loc"])
+        field = _dotted(path)
+        raise InvalidInput(
+            f"{origin}: {_reason(first['type'], first['msg'], field)}",
+            _known_fields(path) if first["type"] == "extra_forbidden" else f"correct {field}",
+            where=f"line {_line_of(document, path)}, field {field}",
+        ) from error
+
+
+def _reason(kind: str, message: str, field: str) -> str:
+    if kind == "extra_forbidden":
+        return f"unknown setting {field}"
+    return f"{field}: {message.removeprefix('Value error, ')}"
+
+
+def _dotted(path: tuple[int | str, ...]) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def _line_of(document: Any, path: tuple[int | str, ...]) -> int:
+    """Line, from 1, of the innermost part of `path` that the document has."""
+    node, line = document, 1
+    for part in path:
+        try:
+            mark = node.lc.key(part) if isinstance(node, dict) else node.lc.item(part)
+            node = node[part]
+        except (AttributeError, KeyError, IndexError, TypeError):
+            break
+        line = int(mark[0]) + 1
+    return line
+
+
+def _known_fields(path: tuple[int | str, ...]) -> str:
+    model: Any = Settings
+    for part in path[:-1]:
+        model = model.model_fields[part].annotation
+    return "known here: " + ", ".join(model.model_fields)

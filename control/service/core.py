@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a change happens: validate, compile, write in a transaction, publish, commit.
+
+One thread makes all changes, one after the other, so that the event loop stays free and a caller
+who goes away cannot leave a change half made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from valkyrie.control.audit import Actor, entry
+from valkyrie.control.config import Settings
+from valkyrie.control.errors import ValkyrieError
+from valkyrie.control.ruleset.compile import CompileCache, CompiledRuleset, RulesetSettings, SlotUid, compile_ruleset
+from valkyrie.control.service.clock import Clock
+from valkyrie.control.service.engine import Engine
+from valkyrie.control.service.world import World
+from valkyrie.control.state.policy import change_between
+from valkyrie.control.state.slots import allot, settled
+from valkyrie.control.state.store import State, Transaction
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Core:
+    """The world in force and the only way to change it. Shared by the operations of every noun."""
+
+    def __init__(self, settings: Settings, state: State, engine: Engine, clock: Clock) -> None:
+        self.settings = settings
+        self.state = state
+        self.engine = engine
+        self.clock = clock
+        self.world = World(state.desired(), state.nics(), state.allotment())
+        self.compiled: CompiledRuleset | None = None
+        self.serial = state.serial()
+        self.changed = asyncio.Event()  # set after every change: timers look again
+        self._cache = CompileCache()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="change")
+
+    async def in_turn(self, work: Callable[[], T]) -> T:
+        """Run in the thread of changes, after those that wait already."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def change(
+        self, actor: Actor, action: str, target: str, detail: dict[str, Any], update: Callable[[World], World]
+    ) -> World:
+        """Make `update(world)` the world, wholly or not at all; the world is then returned.
+
+        `update` is pure and runs in the thread of changes. Whatever it raises, and StateError or
+        DataplaneError, leaves the state and what is enforced as they were.
+        """
+        world = await self.in_turn(lambda: self.make(actor, action, target, detail, update))
+        self.changed.set()
+        if world.allotment.retired:
+            await self.in_turn(self.settle)
+        return world
+
+    def make(
+        self, actor: Actor, action: str, target: str, detail: dict[str, Any], update: Callable[[World], World]
+    ) -> World:
+        """`change` for callers that are in the thread already."""
+        new = update(self.world)
+        if new is self.world:
+            return new
+        keys = {limit.name: limit.key for limit in new.desired.limits}
+        if self.world.allotment.retired and keys.keys() - self.world.allotment.slots.keys():
+            self.settle()
+        new = replace(new, allotment=allot(self.world.allotment, keys))
+        written = entry(self.clock.wall(), actor, action, target, detail)
+
+        def write(transaction: Transaction) -> None:
+            transaction.audit(written, self.settings.audit.keep)
+
+        self._put_in_force(new, write)
+        return new
+
+    def _put_in_force(self, new: World, write: Callable[[Transaction], None]) -> None:
+        old, before = self.world, self.compiled
+        compiled = self.compile(new)
+        published = False
+        try:
+            with self.state.transaction() as transaction:
+                transaction.policy(change_between(old.desired, new.desired))
+                transaction.allotment(old.allotment, new.allotment)
+                for name in old.nics.keys() - new.nics.keys():
+                    transaction.drop_nic(name)
+                for name, nic in new.nics.items():
+                    if old.nics.get(name) != nic:
+                        transaction.put_nic(nic)
+                transaction.serial(self.serial + 1)
+                write(transaction)
+                self.engine.publish(compiled)
+                published = True
+        except BaseException:
+            # The packets obeyed the new ruleset for the moment that the commit took to fail.
+            if published and before is not None:
+                self.engine.publish(before)
+            raise
+        self.serial += 1
+        self.world, self.compiled = new, compiled
+
+    def compile(self, world: World) -> CompiledRuleset:
+        """The ruleset of `world`, not yet in force. Raises InvalidInput or Conflict when it does not fit."""
+        settings = self.settings
+        return compile_ruleset(
+            replace(world.desired, protects=world.protects(settings.protect)),
+            slots={name: SlotUid(slot.slot, slot.uid) for name, slot in world.allotment.slots.items()},
+            nic_slots=world.nic_slots(),
+            cpus=self.engine.cpus,
+            settings=RulesetSettings(
+                malformed_drop=settings.malformed == "drop",
+                table_full_open=settings.table.full == "open",
+                event_sample=settings.events.sample,
+                event_rate=settings.events.rate,
+            ),
+            serial=self.serial + 1,
+            mono_now_ns=self.clock.mono_ns(),
+            wall_now_ns=int(self.clock.wall() * 1e9),
+            cache=self._cache,
+        )
+
+    def publish_again(self) -> None:
+        """Put the world in force as it is: at start, and when the settings were read again."""
+        compiled = self.compile(self.world)
+        self.engine.publish(compiled)
+        self.compiled = compiled
+
+    def settle(self) -> None:
+        """Purge what deleted limits left, and give their numbers back. What fails is tried again later."""
+        retired = self.world.allotment.retired
+        if not retired:
+            return
+        try:
+            self.engine.purge([gone.uid for gone in retired])
+            self.engine.zero([gone.slot for gone in retired if gone.slot is not None])
+            after = settled(self.world.allotment, retired)
+            with self.state.transaction() as transaction:
+                transaction.allotment(self.world.allotment, after)
+        except ValkyrieError as error:
+            log.warning("buckets of %d deleted limits are not purged yet: %s", len(retired), error)
+            return
+        self.world = replace(self.world, allotment=after)
+
+    def note(self, actor: Actor, action: str, target: str, detail: dict[str, Any]) -> None:
+        """Say in the audit log what was done that is no change of the world."""
+        with self.state.transaction() as transaction:
+            transaction.audit(entry(self.clock.wall(), actor, action, target, detail), self.settings.audit.keep)
+
+    @property
+    def order(self) -> Sequence[str]:
+        """The limit at each position of the ruleset in force."""
+        return self.compiled.order if self.compiled is not None else ()
+
+    async def close(self) -> None:
+        """Finish the changes that wait, then let go of state and maps."""
+        await asyncio.to_thread(self._thread.shutdown)
+        self.engine.close()
+        self.state.close()

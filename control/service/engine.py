@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the service needs of the data plane. The kernel's is control/service/kernel.py; tests bring one in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from valkyrie.control.ruleset.compile import CompiledRuleset
+from valkyrie.control.service.world import World
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Counters summed over CPUs: abi.LIMIT_STATS by slot, abi.REASON_STATS by reason, and the table's by name."""
+
+    limits: np.ndarray[Any, Any]
+    reasons: np.ndarray[Any, Any]
+    table: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Attached:
+    """The mode in force; `note` says why it is not the one asked for."""
+
+    mode: str
+    note: str = ""
+
+
+class Engine(Protocol):
+    """Calls come from the thread of changes, one at a time, unless it says otherwise."""
+
+    @property
+    def cpus(self) -> int:
+        """Possible CPUs of the host."""
+
+    @property
+    def capacity(self) -> int:
+        """Buckets that the table holds."""
+
+    def publish(self, ruleset: CompiledRuleset) -> None:
+        """Put the ruleset in force; what was in force stays whole if this raises."""
+
+    def purge(self, uids: Collection[int]) -> None:
+        """Forget the buckets and leases of these uids."""
+
+    def zero(self, slots: Collection[int]) -> None:
+        """Set the counters of these slots to zero."""
+
+    def attach(self, nic: str, *, slot: int, mode: str, replace: bool) -> Attached:
+        """Attach the program. Raises NotFound, Foreign, DataplaneError; then the NIC is as it was."""
+
+    def adopt(self, nic: str, *, slot: int, mode: str) -> Attached | None:
+        """See to it that the NIC carries the program of this build; None if it did already.
+
+        Raises as attach does; never replaces somebody else's program.
+        """
+
+    def detach(self, nic: str) -> None:
+        """Take our program off, if it is there. Raises Foreign, DataplaneError."""
+
+    def attached(self) -> Mapping[str, str]:
+        """NICs that carry our program, with the mode: native or generic."""
+
+    def figures(self) -> Figures:
+        """Counters as they are now. From any thread."""
+
+    def occupancy(self) -> int:
+        """Buckets that are not full, of the whole table. From any thread."""
+
+    def identity(self) -> Mapping[str, Any]:
+        """Which program runs: its id and tag, and how it came to be: adopted, built or upgraded."""
+
+    def explain(self, packet: str, world: World, order: Sequence[str]) -> dict[str, Any]:
+        """What the loaded program would say of a packet, without taking tokens. Raises InvalidInput.
+
+        `order` names the limit at each position of the ruleset in force.
+        """
+
+    def buckets(self, world: World, *, limit: str | None, key: str | None, live: bool, count: int) -> list[dict[str, Any]]:
+        """Buckets, the emptiest first: {limit, key, tokens_left, burst, full_in_ns}. Raises InvalidInput."""
+
+    def reset(self, world: World, limit: str, key: str | None) -> int:
+        """Make buckets of a limit full again; how many there were."""
+
+    def close(self) -> None:
+        """Let go of the maps; what is attached stays."""

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Events to all who follow them. Nobody who reads slowly holds up others or fills the memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from valkyrie.control.errors import Conflict
+from valkyrie.control.service.clock import Clock
+
+QUEUE = 1024  # events that wait for one follower
+FOLLOWERS = 64
+
+
+class Follower:
+    """One reader's bounded queue. Iterating ends when the hub closes."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(QUEUE)
+        self._lost = 0
+
+    def give(self, event: dict[str, Any]) -> None:
+        if self._queue.full():
+            self._lost += 1
+        else:
+            self._queue.put_nowait(event)
+
+    def end(self) -> None:
+        if self._queue.full():
+            self._queue.get_nowait()
+        self._queue.put_nowait(None)
+
+    async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
+        while (event := await self._queue.get()) is not None:
+            yield event
+            if self._lost and self._queue.empty():
+                lost, self._lost = self._lost, 0
+                what = f"{lost} events were lost because they were read too slowly"
+                yield {"time": self._clock.wall(), "kind": "lost", "what": what, "lost": lost}
+
+
+class Hub:
+    """Use from the event loop's thread alone; `tell` may be called from any thread."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._followers: set[Follower] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    def bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Which loop the followers live in; before that nobody can follow."""
+        self._loop = loop
+
+    def tell(self, kind: str, what: str) -> None:
+        """A note in words, as of a link that came back."""
+        if self._loop is not None and not self._closed:
+            event = {"time": self._clock.wall(), "kind": kind, "what": what}
+            self._loop.call_soon_threadsafe(self.publish, event)
+
+    def publish(self, event: dict[str, Any]) -> None:
+        for follower in self._followers:
+            follower.give(event)
+
+    def join(self) -> Follower:
+        """A new follower, to be given back by `leave`. Raises Conflict when there are too many."""
+        if len(self._followers) >= FOLLOWERS:
+            raise Conflict(f"{FOLLOWERS} clients follow the events already", "end one of them")
+        follower = Follower(self._clock)
+        if self._closed:
+            follower.end()
+        self._followers.add(follower)
+        return follower
+
+    def leave(self, follower: Follower) -> None:
+        self._followers.discard(follower)
+
+    def close(self) -> None:
+        """End all streams, so that the server can stop."""
+        self._closed = True
+        for follower in self._followers:
+            follower.end()

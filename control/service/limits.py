@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Operations on limits and their overrides."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from valkyrie.control.audit import Actor
+from valkyrie.control.errors import InvalidInput, NotFound
+from valkyrie.control.limits import Limit, Override
+from valkyrie.control.prefix import canonical_prefix
+from valkyrie.control.service.core import Core
+from valkyrie.control.service.world import World, with_desired
+
+COUNTERS = ("matched", "passed", "dropped", "shadow_dropped", "matched_bytes", "dropped_bytes")
+
+
+class Limits:
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def put(self, actor: Actor, name: str, fields: dict[str, Any]) -> dict[str, Any]:
+        """Create the limit or replace it as a whole; its overrides stay. Raises InvalidInput, Conflict."""
+        limit = Limit.model_validate({**{k: v for k, v in fields.items() if v is not None}, "name": name})
+
+        def update(world: World) -> World:
+            if world.limits.get(name) == limit:
+                return world
+            rest = (other for other in world.desired.limits if other.name != name)
+            return with_desired(world, limits=tuple(sorted((*rest, limit), key=lambda one: one.name)))
+
+        world = await self._core.change(actor, "limit.set", name, fields, update)
+        return self._shown(world, limit)
+
+    async def delete(self, actor: Actor, name: str) -> dict[str, Any]:
+        """Delete the limit with its overrides. Raises NotFound."""
+
+        def update(world: World) -> World:
+            known(world, name)
+            return with_desired(
+                world,
+                limits=tuple(limit for limit in world.desired.limits if limit.name != name),
+                overrides=(
+                    tuple(entry for entry in world.desired.overrides if entry.limit != name)
+                    if world.overrides_of[name]
+                    else world.desired.overrides
+                ),
+            )
+
+        await self._core.change(actor, "limit.delete", name, {}, update)
+        return {"deleted": name}
+
+    def list(self) -> dict[str, Any]:
+        world = self._core.world
+        return {"limits": [self._shown(world, limit) for limit in world.desired.limits]}
+
+    def show(self, name: str) -> dict[str, Any]:
+        return self._shown(self._core.world, known(self._core.world, name))
+
+    def overrides(self, name: str) -> dict[str, Any]:
+        world = self._core.world
+        known(world, name)
+        return {"overrides": [_override(entry) for entry in world.desired.overrides if entry.limit == name]}
+
+    async def put_overrides(self, actor: Actor, name: str, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Add overrides, or replace those of the same prefixes: all or none. Raises NotFound, InvalidInput."""
+        limit = known(self._core.world, name)
+        given = await asyncio.to_thread(_checked, limit, entries)
+
+        def update(world: World) -> World:
+            known(world, name)
+            merged = {(entry.limit, entry.prefix): entry for entry in world.desired.overrides}
+            merged.update({(entry.limit, entry.prefix): entry for entry in given})
+            return with_desired(world, overrides=tuple(merged[where] for where in sorted(merged)))
+
+        detail: dict[str, Any] = {"overrides": len(given)}
+        if len(given) == 1:
+            detail = _override(given[0])
+        world = await self._core.change(actor, "override.set", name, detail, update)
+        return {"set": len(given), "overrides": world.overrides_of[name]}
+
+    async def delete_override(self, actor: Actor, name: str, prefix: str) -> dict[str, Any]:
+        """Raises NotFound when the limit has no override for the prefix."""
+        wanted = canonical_prefix(prefix)
+
+        def update(world: World) -> World:
+            known(world, name)
+            left = tuple(
+                entry for entry in world.desired.overrides if (entry.limit, entry.prefix) != (name, wanted)
+            )
+            if len(left) == len(world.desired.overrides):
+                raise NotFound(f"limit {name} has no override for {wanted}", f"valkyrie-ctl limits show {name}")
+            return with_desired(world, overrides=left)
+
+        await self._core.change(actor, "override.delete", name, {"prefix": wanted}, update)
+        return {"deleted": wanted}
+
+    def _shown(self, world: World, limit: Limit) -> dict[str, Any]:
+        slot = world.allotment.slots[limit.name].slot
+        row = self._core.engine.figures().limits[slot]
+        return {
+            **limit.model_dump(),
+            "overrides": world.overrides_of[limit.name],
+            "counters": {name: int(row[name]) for name in COUNTERS},
+        }
+
+
+def known(world: World, name: str) -> Limit:
+    if name not in world.limits:
+        raise NotFound(f"there is no limit {name[:80]!r}", "valkyrie-ctl limits list shows them")
+    return world.limits[name]
+
+
+def _override(entry: Override) -> dict[str, Any]:
+    return {"prefix": entry.prefix, "rate": entry.rate, "burst": entry.burst}
+
+
+def _checked(limit: Limit, entries: Sequence[dict[str, Any]]) -> list[Override]:
+    """The overrides, each checked; an error names the index of the entry that is wrong."""
+    checked: list[Override] = []
+    for index, fields in enumerate(entries):
+        try:
+            checked.append(Override.model_validate({**fields, "limit": limit.name}))
+        except InvalidInput as error:
+            raise error.at(f"overrides[{index}]") from error
+    return checked

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Operations on NICs: attach, confirm, detach, and putting back what is missing."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from valkyrie.control.audit import DAEMON, Actor
+from valkyrie.control.errors import InvalidInput, NotFound, ValkyrieError
+from valkyrie.control.prefix import canonical_prefix
+from valkyrie.control.service.core import Core
+from valkyrie.control.service.engine import Attached
+from valkyrie.control.service.world import World
+from valkyrie.control.state.nics import Nic, free_slot
+from valkyrie.control.units import parse_duration
+
+log = logging.getLogger(__name__)
+
+MAX_NAME = 15  # IFNAMSIZ less its final zero
+MAX_CONFIRM_S = 24 * 3600
+
+
+class Nics:
+    """`tell(kind, what)` shows a note to those who follow the events."""
+
+    def __init__(self, core: Core, tell: Callable[[str, str], None]) -> None:
+        self._core = core
+        self._tell = tell
+        self._failing: dict[str, str] = {}
+
+    async def attach(
+        self, actor: Actor, name: str, *, mode: str, confirm: str | None, replacing: bool, protect: list[str]
+    ) -> dict[str, Any]:
+        """Attach, and answer with the mode in force. Attaching what is attached changes mode, trial and protects.
+
+        Raises NotFound without such a NIC, Foreign when somebody else's program is there, InvalidInput,
+        DataplaneError; then the NIC is as it was.
+        """
+        check_name(name)
+        seconds = _confirm_seconds(confirm)
+        prefixes = tuple(sorted({canonical_prefix(prefix) for prefix in protect}))
+        detail = {"mode": mode, "confirm": confirm, "replace": replacing, "protect": list(prefixes)}
+
+        def work() -> Attached:
+            deadline = None if seconds is None else self._core.clock.wall() + seconds
+            before = self._core.world.nics.get(name)
+
+            def update(world: World) -> World:
+                slot = before.slot if before else free_slot(dict(world.nics))
+                return _with(world, Nic(name, slot, mode, prefixes, seconds, deadline))
+
+            # The row comes first: a daemon killed in between finishes what it finds, trial included,
+            # and no packet meets the program before the protected addresses are in its ruleset.
+            world = self._core.make(actor, "attach", name, detail, update)
+            try:
+                return self._core.engine.attach(name, slot=world.nics[name].slot, mode=mode, replace=replacing)
+            except BaseException as error:
+                failure = {"error": str(error)[:512]}
+                self._core.make(DAEMON, "attach.failed", name, failure, lambda now: _restored(now, name, before))
+                raise
+
+        attached = await self._core.in_turn(work)
+        self._core.changed.set()
+        self._failing.pop(name, None)
+        self._say("attach", f"{name}: attached in {attached.mode} mode")
+        return {**self._shown(name, {name: attached.mode}), "note": attached.note}
+
+    async def confirm(self, actor: Actor, name: str) -> dict[str, Any]:
+        """Keep an attachment that is on trial. Raises NotFound."""
+
+        def update(world: World) -> World:
+            nic = _known(world, name)
+            return world if nic.deadline is None else _with(world, replace(nic, confirm=None, deadline=None))
+
+        await self._core.change(actor, "confirm", name, {}, update)
+        return self._shown(name, self._core.engine.attached())
+
+    async def detach(self, actor: Actor, name: str) -> dict[str, Any]:
+        """Take the program off. Raises NotFound when the NIC is not one of ours."""
+        check_name(name)
+        await self._core.in_turn(lambda: self._detach(actor, name, "detach"))
+        self._core.changed.set()
+        self._say("detach", f"{name}: detached")
+        return {"nic": name, "attached": False}
+
+    def _detach(self, actor: Actor, name: str, action: str) -> None:
+        """In the thread of changes. Forgotten first: a daemon killed in between detaches it when it starts."""
+        _known(self._core.world, name)
+        self._core.make(actor, action, name, {}, lambda world: _restored(world, name, None))
+        with contextlib.suppress(NotFound):  # it went away, and the program with it
+            self._core.engine.detach(name)
+
+    async def expire(self) -> list[str]:
+        """Detach what was not confirmed in time."""
+
+        def work() -> list[str]:
+            now = self._core.clock.wall()
+            late = [name for name, nic in self._core.world.nics.items() if nic.remaining(now) == 0]
+            for name in late:
+                self._detach(DAEMON, name, "detach.unconfirmed")
+            return late
+
+        late = await self._core.in_turn(work)
+        for name in late:
+            self._say("detach", f"{name}: not confirmed in time, so detached")
+        return late
+
+    def next_deadline(self) -> float | None:
+        """Seconds until the next trial ends."""
+        now = self._core.clock.wall()
+        left = [nic.remaining(now) for nic in self._core.world.nics.values()]
+        return min((seconds for seconds in left if seconds is not None), default=None)
+
+    async def restore(self) -> list[str]:
+        """Attach again what should be attached and is not; take off what nobody asked for.
+
+        Called at start and at every link event. NICs that are away stay wanted. What cannot be
+        attached is said once until it changes.
+        """
+        done = await self._core.in_turn(self._restore)
+        for line in done:
+            self._say("link", line)
+        return done
+
+    def _restore(self) -> list[str]:
+        done: list[str] = []
+        attached = self._core.engine.attached()
+        for name in sorted(attached.keys() - self._core.world.nics.keys()):
+            self._core.engine.detach(name)
+            done.append(f"{name}: detached, as asked before the daemon was stopped")
+        for name, nic in self._core.world.nics.items():
+            try:
+                put_back = self._core.engine.adopt(name, slot=nic.slot, mode=nic.mode)
+            except NotFound:
+                if self._failing.get(name) != "away":
+                    self._failing[name] = "away"
+                    done.append(f"{name}: not there; it will be attached when it comes")
+                continue
+            except ValkyrieError as error:
+                if self._failing.get(name) != error.what:
+                    self._failing[name] = error.what
+                    done.append(f"{name}: cannot be attached: {error}")
+                continue
+            self._failing.pop(name, None)
+            if put_back is not None:
+                done.append(f"{name}: attached again, in {put_back.mode} mode")
+        return done
+
+    def list(self) -> list[dict[str, Any]]:
+        attached = self._core.engine.attached()
+        return [self._shown(name, attached) for name in self._core.world.nics]
+
+    def _shown(self, name: str, attached: Any) -> dict[str, Any]:
+        nic = self._core.world.nics[name]
+        return {
+            "nic": name,
+            "attached": name in attached,
+            "mode": attached.get(name, ""),
+            "wanted_mode": nic.mode,
+            "protect": list(nic.protect),
+            "confirm_left_s": nic.remaining(self._core.clock.wall()),
+            "problem": self._failing.get(name, ""),
+        }
+
+    def _say(self, kind: str, what: str) -> None:
+        log.info("%s", what)
+        self._tell(kind, what)
+
+
+def check_name(name: str) -> None:
+    """Raises InvalidInput unless the kernel could have an interface of this name."""
+    if not name or len(name.encode()) > MAX_NAME or "/" in name or name in (".", "..") or not name.isprintable():
+        raise InvalidInput(f"{name[:40]!r} is no name of a network interface", "`ip link` shows them", name[:40])
+
+
+def _confirm_seconds(text: str | None) -> float | None:
+    if text is None:
+        return None
+    seconds = parse_duration(text) / 1e9
+    if not 1 <= seconds <= MAX_CONFIRM_S:
+        raise InvalidInput(f"a trial of {text} is out of range", "from 1s to 24h, as 60s", "confirm")
+    return seconds
+
+
+def _known(world: World, name: str) -> Nic:
+    if name not in world.nics:
+        raise NotFound(f"{name[:40]} is not attached", "valkyrie-ctl status shows what is")
+    return world.nics[name]
+
+
+def _with(world: World, nic: Nic) -> World:
+    return replace(world, nics={**world.nics, nic.name: nic})
+
+
+def _restored(world: World, name: str, before: Nic | None) -> World:
+    nics = {other: nic for other, nic in world.nics.items() if other != name}
+    if before is not None:
+        nics[name] = before
+    return replace(world, nics=nics)

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operations of the appliance, by noun. The API is the only caller besides the daemon's own timers."""
+
+from __future__ import annotations
+
+from valkyrie.control.config import Settings
+from valkyrie.control.service.clock import Clock
+from valkyrie.control.service.core import Core
+from valkyrie.control.service.engine import Engine
+from valkyrie.control.service.events import Hub
+from valkyrie.control.service.guards import Guards
+from valkyrie.control.service.limits import Limits
+from valkyrie.control.service.nics import Nics
+from valkyrie.control.service.policy import Policy
+from valkyrie.control.service.talkers import Talkers
+from valkyrie.control.service.views import Views
+from valkyrie.control.state.store import State
+
+
+class Service:
+    """Everything that the API offers, over one state and one data plane."""
+
+    def __init__(self, settings: Settings, state: State, engine: Engine, clock: Clock, version: str) -> None:
+        self.version = version
+        self.core = Core(settings, state, engine, clock)
+        self.hub = Hub(clock)
+        self.limits = Limits(self.core)
+        self.guards = Guards(self.core)
+        self.nics = Nics(self.core, self.hub.tell)
+        self.policy = Policy(self.core)
+        self.talkers = Talkers(clock.wall)
+        self.views = Views(self.core, self.nics, self.talkers, version)
+
+    async def start(self) -> None:
+        """Put in force what the state says, and attach what should be attached."""
+        await self.core.in_turn(self.core.publish_again)
+        await self.core.in_turn(self.core.settle)
+        await self.nics.expire()
+        await self.nics.restore()
+
+    async def close(self) -> None:
+        """End the streams and the changes under way. What is enforced stays in force."""
+        self.hub.close()
+        await self.core.close()

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What people look at: status, live rates, buckets, the explanation of a packet, who changed what."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from valkyrie.control.audit import Actor
+from valkyrie.control.enums import Reason
+from valkyrie.control.errors import NotFound
+from valkyrie.control.service.core import Core
+from valkyrie.control.service.limits import known
+from valkyrie.control.service.nics import Nics
+from valkyrie.control.service.talkers import Talkers
+
+SHORTEST_SPAN_NS = 250_000_000  # rates over less than this are noise: show the last ones again
+RATES = ("matched", "passed", "dropped", "shadow_dropped")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Counters at a moment, and the rates since the sample before."""
+
+    at_ns: int
+    counters: np.ndarray[Any, Any]
+    rates: dict[str, np.ndarray[Any, Any]]
+
+
+class Views:
+    """`talkers` is fed by the data plane's drop events."""
+
+    def __init__(self, core: Core, nics: Nics, talkers: Talkers, version: str) -> None:
+        self._core = core
+        self._nics = nics
+        self._talkers = talkers
+        self._version = version
+        self._started = core.clock.wall()
+        self._sample: Sample | None = None
+
+    async def status(self) -> dict[str, Any]:
+        core = self._core
+        figures = core.engine.figures()
+        live = await asyncio.to_thread(core.engine.occupancy)
+        nics = self._nics.list()
+        return {
+            "version": self._version,
+            "pid": os.getpid(),
+            "started": self._started,
+            "enforcing": any(nic["attached"] for nic in nics),
+            "serial": core.serial,
+            "limits": len(core.world.desired.limits),
+            "overrides": len(core.world.desired.overrides),
+            "exempts": len(core.world.desired.exempts),
+            "bans": len(core.world.desired.bans),
+            "protect": list(core.world.protects(core.settings.protect)),
+            "nics": nics,
+            "program": dict(core.engine.identity()),
+            "table": {"buckets": core.engine.capacity, "live": live, **figures.table},
+            "reasons": {
+                reason.name.lower(): {
+                    "packets": int(figures.reasons["packets"][reason]),
+                    "bytes": int(figures.reasons["bytes"][reason]),
+                }
+                for reason in Reason
+            },
+        }
+
+    async def top(self, count: int) -> dict[str, Any]:
+        """Rates since the last call that is a quarter of a second ago or more, and who is dropped most."""
+        sample = self._sampled()
+        slots = self._core.world.allotment.slots
+        limits = [
+            {
+                "name": limit.name,
+                "action": limit.action,
+                **{f"{name}_per_s": float(sample.rates[name][slots[limit.name].slot]) for name in RATES},
+            }
+            for limit in self._core.world.desired.limits
+        ]
+        for row in limits:
+            if row["action"] == "shadow":
+                row["dropped_per_s"] = row["shadow_dropped_per_s"]
+        return {"limits": limits, "talkers": self._talkers.top(count)}
+
+    def _sampled(self) -> Sample:
+        now = self._core.clock.mono_ns()
+        last = self._sample
+        if last is not None and now - last.at_ns < SHORTEST_SPAN_NS:
+            return last
+        counters = self._core.engine.figures().limits.copy()
+        rates = {name: np.zeros(len(counters)) for name in RATES}
+        if last is not None:
+            for name in RATES:
+                # A slot that was zeroed for a new limit in between counts from zero.
+                grown = counters[name].astype(np.int64) - last.counters[name].astype(np.int64)
+                since = np.where(grown < 0, counters[name].astype(np.int64), grown)
+                rates[name] = since * 1e9 / (now - last.at_ns)
+        self._sample = Sample(now, counters, rates)
+        return self._sample
+
+    async def explain(self, packet: str) -> dict[str, Any]:
+        """What the loaded program itself would say. Raises InvalidInput naming the wrong word."""
+        core = self._core
+        return await core.in_turn(lambda: core.engine.explain(packet, core.world, core.order))
+
+    async def buckets(self, limit: str | None, key: str | None, *, live: bool, count: int) -> dict[str, Any]:
+        """Buckets, the emptiest first. Raises NotFound for an unknown limit, InvalidInput for a wrong key."""
+        core = self._core
+
+        def work() -> list[dict[str, Any]]:
+            if limit is not None:
+                known(core.world, limit)
+            return core.engine.buckets(core.world, limit=limit, key=key, live=live, count=count)
+
+        return {"buckets": await core.in_turn(work)}
+
+    async def bucket(self, limit: str, key: str | None) -> dict[str, Any]:
+        """One bucket. Raises NotFound when the key has none, which means that it has all its tokens."""
+        found = (await self.buckets(limit, key, live=False, count=1))["buckets"]
+        if not found:
+            raise NotFound(
+                f"{key or 'limit ' + limit} has no bucket under {limit}: it has all its tokens",
+                f"valkyrie-ctl buckets list {limit}",
+            )
+        one: dict[str, Any] = found[0]
+        return one
+
+    async def reset(self, actor: Actor, limit: str, key: str | None) -> dict[str, Any]:
+        """Make the bucket of a key, or all buckets of the limit, full again. Raises NotFound, InvalidInput."""
+        core = self._core
+
+        def work() -> int:
+            known(core.world, limit)
+            count = core.engine.reset(core.world, limit, key)
+            core.note(actor, "buckets.reset", limit, {"key": key, "count": count})
+            return count
+
+        return {"reset": await core.in_turn(work)}
+
+    async def audit(self, count: int) -> dict[str, Any]:
+        entries = await self._core.in_turn(lambda: self._core.state.audit(count))
+        rows = [
+            {
+                "at": one.at,
+                **asdict(one.actor),
+                "action": one.action,
+                "target": one.target,
+                "detail": json.loads(one.detail),
+            }
+            for one in entries
+        ]
+        return {"audit": rows}

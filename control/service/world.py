@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All that is decided, as one value: changing it means making another and putting that in force."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from valkyrie.control.limits import Desired, Limit
+from valkyrie.control.state.nics import Nic
+from valkyrie.control.state.slots import Allotment
+
+
+@dataclass(frozen=True)
+class World:
+    """`desired` is without protects: those come from the settings and from `nics`."""
+
+    desired: Desired
+    nics: Mapping[str, Nic] = field(default_factory=dict)
+    allotment: Allotment = field(default_factory=Allotment)
+
+    @cached_property
+    def limits(self) -> dict[str, Limit]:
+        return {limit.name: limit for limit in self.desired.limits}
+
+    @cached_property
+    def overrides_of(self) -> Counter[str]:
+        """How many overrides each limit has."""
+        return Counter(entry.limit for entry in self.desired.overrides)
+
+    def protects(self, always: Iterable[str]) -> tuple[str, ...]:
+        """Prefixes that are never dropped: the settings' and those of every NIC."""
+        return tuple(sorted({*always, *(prefix for nic in self.nics.values() for prefix in nic.protect)}))
+
+    def nic_slots(self) -> dict[str, int]:
+        return {name: nic.slot for name, nic in self.nics.items()}
+
+
+def with_desired(world: World, **parts: Any) -> World:
+    """The world with other limits, overrides, exempts or bans; given tuples are sorted as Desired says."""
+    return replace(world, desired=replace(world.desired, **parts))
