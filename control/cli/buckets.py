@@ -101,4 +101,6 @@ def reset(client: "Client", *, limit: str, key: str | None, all_: bool, out: Out
         raise click.UsageError("which bucket? give a KEY or --all, not both")
     with known_limit(client, limit):
         answer = client.post("/v1/buckets/reset", {"limit": limit, "key": key})
-    out.show(answer, lambda: [Line(f"{limit}: {key or 'every bucket'} is full again")])
+    count = answer["reset"]
+    text = f"{limit}: {count} bucket{'' if count == 1 else 's'} full again"
+    out.show(answer, lambda: [Line(text)])

@@ -14,7 +14,7 @@ INTRODUCTION = """\
 `valkyrie-ctl` talks to `valkyried` over its Unix socket and uses nothing but the [API](api.md).
 Reading needs the group `valkyrie-read` or `valkyrie`, changing needs `valkyrie` or root.
 
-- Every command that prints takes `-o table`, `-o json` or `-o yaml`. JSON and YAML hold what the API answered.
+- Every command that prints takes `-o table`, `-o json` or `-o yaml`. JSON and YAML hold what the API says.
 - On a terminal tables are drawn in colour (`NO_COLOR=1`: without), elsewhere as plain aligned text.
 - Errors go to standard error as two lines: what happened, and what to do about it. A wrong word is named,
   with the word that was probably meant.

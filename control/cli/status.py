@@ -1,33 +1,88 @@
 # SPDX-License-Identifier: Apache-2.0
 """status: what is attached, how full the table is, what packets met."""
 
+import time
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from valkyrie.control.cli.options import prints, with_client
-from valkyrie.control.cli.output import Block, Column, Facts, Output
+from valkyrie.control.cli.output import Block, Column, Facts, Output, Table
 
 if TYPE_CHECKING:
     from valkyrie.control.cli.client import Client
 
-NICS = (Column("NIC"), Column("STATE", styled=True), Column("MODE"), Column("PROTECTED"), Column("NOTE"))
-REASONS = (
-    Column("VERDICT", styled=True),
-    Column("REASON"),
-    Column("PACKETS", right=True),
-    Column("BYTES", right=True),
-)
+NICS = (Column("NIC"), Column("STATE", styled=True), Column("MODE"), Column("PROTECTS"), Column("NOTE"))
+REASONS = (Column("PACKETS THAT MET"), Column("PACKETS", right=True), Column("BYTES", right=True))
+NS = 1_000_000_000
+
+
+def nic_row(nic: Mapping[str, Any]) -> list[str]:
+    """A NIC; the note says what is wrong with it, or when it will detach by itself."""
+    from valkyrie.control.units import format_duration
+
+    left = nic["confirm_left_s"]
+    trial = f"detaches in {format_duration(round(left) * NS)} unless confirmed" if left is not None else ""
+    state = "attached" if nic["attached"] else "waiting"
+    note = nic["problem"] or trial
+    return [nic["nic"], state, nic["mode"] or nic["wanted_mode"], ", ".join(nic["protect"]), note]
+
+
+def nics_table(nics: Sequence[Mapping[str, Any]]) -> Table:
+    empty = "no NIC is attached: nothing is limited (valkyrie-ctl attach NIC)"
+    return Table(NICS, [nic_row(nic) for nic in nics], empty=empty)
+
+
+def reasons_table(reasons: Mapping[str, Mapping[str, int]]) -> Table:
+    """What verdicts were given for; reasons that no packet has met are left out."""
+    from valkyrie.control.units import format_bytes, format_count
+
+    rows = [
+        [name.replace("_", " "), format_count(met["packets"]), format_bytes(met["bytes"])]
+        for name, met in reasons.items()
+        if met["packets"]
+    ]
+    return Table(REASONS, rows, empty="no packets yet")
+
+
+def table_fill(table: Mapping[str, int]) -> str:
+    from valkyrie.control.units import format_count
+
+    share = 100 * table["live"] / table["buckets"] if table["buckets"] else 0
+    return f"{format_count(table['live'])} of {format_count(table['buckets'])} buckets in use ({share:.1f} %)"
+
+
+def facts(answer: Mapping[str, Any], now: float) -> Facts:
+    from valkyrie.control.units import format_count, format_duration
+
+    table = answer["table"]
+    uptime = format_duration(max(0, round(now - answer["started"])) * NS, 2)
+    pairs = [
+        ("valkyried", f"{answer['version']}, pid {answer['pid']}, up {uptime}"),
+        ("limits", f"{answer['limits']}, with {format_count(answer['overrides'])} overrides"),
+        ("prefixes", f"{answer['exempts']} exempt, {answer['bans']} banned"),
+        ("protected", ", ".join(answer["protect"]) or "nobody"),
+        ("table", table_fill(table)),
+    ]
+    for name, meaning in (
+        ("evicted_live", "evicted in use"),
+        ("bans", "banned by limits"),
+        ("events_lost", "events lost"),
+    ):
+        if table.get(name):
+            pairs.append((meaning, format_count(table[name])))
+    return Facts(pairs)
+
+
+def view(answer: Mapping[str, Any], now: float) -> list[Block]:
+    return [facts(answer, now), nics_table(answer["nics"]), reasons_table(answer["reasons"])]
 
 
 @click.command()
 @prints
 @with_client
 def status(client: "Client", out: Output) -> None:
-    """What is attached, how full the table is, what happened to packets."""
+    """What is attached, how full the table is, what packets met."""
     answer = client.get("/v1/status")
-    out.show(answer, lambda: view(answer))
-
-
-def view(answer: dict[str, Any]) -> list[Block]:
-    return [Facts([(name, str(value)) for name, value in answer.items()])]
+    out.show(answer, lambda: view(answer, time.time()))

@@ -94,6 +94,8 @@ def top(client: "Client", *, once: bool, count: int, out: Output) -> None:
         return answer
 
     if once:
+        sample()  # rates are those since the sample before
+        time.sleep(REFRESH_SECONDS)
         answer = sample()
         out.show(answer, lambda: view(answer))
     elif out.kind == "table" and on_terminal():
