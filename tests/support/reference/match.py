@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 
 from support.reference.packet import Address, Packet
-from support.reference.parser import ICMP, ICMPV6, TCP
+from support.reference.parser import ICMP, ICMPV6, SCTP, TCP, UDP
 from valkyrie.control.abi import Fragment
 
 Prefix = IPv4Network | IPv6Network
 Range = tuple[int, int]
+WITH_PORTS = frozenset({TCP, UDP, SCTP})
 
 
 def covers(prefix: Prefix, address: Address) -> bool:
@@ -38,10 +39,10 @@ class Match:
     dport: tuple[Range, ...] = ()
     vlan: tuple[int | None, ...] = ()
     dscp: tuple[Range, ...] = ()
-    tcp_flags: tuple[tuple[int, int], ...] = ()
+    tcp_flags: tuple[int, int] | None = None
     """(value, mask): flags & mask == value."""
-    icmp: tuple[int, ...] = ()
-    """ICMP types, of whichever of ICMP and ICMPv6 the packet is."""
+    icmp: frozenset[tuple[int, int]] = frozenset()
+    """(protocol, type), protocol 1 or 58."""
     lengths: tuple[Range, ...] = ()
     interfaces: tuple[str, ...] = ()
     fragments: str = "skip"
@@ -71,19 +72,28 @@ class Match:
 
     def _layer4_holds(self, packet: Packet) -> bool:
         """Ports, flags and ICMP type; a later fragment has none, and the fragment policy stands in."""
-        if self.tcp_flags and packet.protocol != TCP:
-            return False
-        if self.icmp and packet.protocol not in (ICMP, ICMPV6):
-            return False
+        ports = bool(self.sport or self.dport)
+        if not ports and self.tcp_flags is None and not self.icmp:
+            return True
         if packet.fragment == Fragment.LATER:
-            constrained = self.sport or self.dport or self.tcp_flags or self.icmp
-            return not constrained or self.fragments in ("match", "only")
+            return self.fragments in ("match", "only") and self._protocol_could_hold(packet.protocol)
         return (
             (not self.sport or _inside(self.sport, packet.sport))
             and (not self.dport or _inside(self.dport, packet.dport))
-            and (not self.tcp_flags or self._flags_hold(packet.tcp_flags))
-            and (not self.icmp or (packet.icmp is not None and packet.icmp[1] in self.icmp))
+            and (self.tcp_flags is None or self._flags_hold(packet.tcp_flags))
+            and (not self.icmp or (packet.icmp is not None and packet.icmp[:2] in self.icmp))
+        )
+
+    def _protocol_could_hold(self, protocol: int) -> bool:
+        """Whether the whole datagram could have had what is asked for."""
+        return (
+            (not self.sport or protocol in WITH_PORTS)
+            and (not self.dport or protocol in WITH_PORTS)
+            and (self.tcp_flags is None or protocol == TCP)
+            and (not self.icmp or protocol in (ICMP, ICMPV6))
         )
 
     def _flags_hold(self, flags: int | None) -> bool:
-        return flags is not None and any(flags & mask == value for value, mask in self.tcp_flags)
+        assert self.tcp_flags is not None
+        value, mask = self.tcp_flags
+        return flags is not None and flags & mask == value

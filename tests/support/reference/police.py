@@ -11,7 +11,7 @@ from support.reference.key import Key, ban_fingerprint
 from support.reference.match import Match, Prefix, covers
 from support.reference.packet import Address, Packet
 from support.reference.parser import parse
-from valkyrie.control.abi import Action, Measure, Reason
+from valkyrie.control.abi import NO_SLOT, Action, Measure, Reason
 
 FOR_EVER = (1 << 64) - 1
 
@@ -76,10 +76,11 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Pass or drop, and why."""
+    """Pass or drop, why, and the slot of the limit that dropped."""
 
     passed: bool
     reason: Reason
+    slot: int = NO_SLOT
 
 
 @dataclass(slots=True)
@@ -181,4 +182,4 @@ class Police:
             bucket = self.table.bucket(ban_fingerprint(self.secret, packet), time_units(now_ns))
             bucket.tat = time_units(now_ns + limit.ban_ns)
             self.bans_made += 1
-        return Verdict(False, Reason.LIMIT)
+        return Verdict(False, Reason.LIMIT, limit.slot)

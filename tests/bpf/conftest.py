@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loaded program, built once a session for each size of table."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from support.bpf import Kernel, loaded
+
+SMALL_SETS = 16
+"""128 buckets: small enough that random traffic fills it."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _root() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("loading a BPF program needs root")
+
+
+@pytest.fixture(scope="session")
+def _small_table() -> Iterator[Kernel]:
+    with loaded("test", SMALL_SETS) as kernel:
+        yield kernel
+
+
+@pytest.fixture
+def kernel(_small_table: Kernel) -> Kernel:
+    """An empty table of 128 buckets and no rules."""
+    _small_table.reset()
+    return _small_table
