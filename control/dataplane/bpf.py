@@ -224,7 +224,7 @@ def load_xdp(instructions: bytes, name: str = "probe") -> int:
 def test_run(
     prog_fd: int, data: bytes, *, ctx: bytes = b"", ifindex: int = 0, repeat: int = 1
 ) -> tuple[int, bytes, int]:
-    """Run an XDP program on one packet: (return value, packet afterwards, ns a run).
+    """Run an XDP program on one packet: (return value, metadata and packet afterwards, ns a run).
 
     `data` is the frame, at least 14 bytes; `ctx` is packet metadata laid before it, a multiple
     of 4 bytes up to 32. An ifindex of the current network namespace sets the ingress device.

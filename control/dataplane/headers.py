@@ -71,6 +71,16 @@ def _asm(include: Path) -> Path:
     )
 
 
+def check(include: Path) -> None:
+    """Raise Unavailable if the UAPI headers are not installed there."""
+    _asm(include)
+    if not (include / "linux" / "if_ether.h").exists():
+        raise Unavailable(
+            f"the C library's kernel headers are missing: no linux/if_ether.h under {include}",
+            "install them: apt install linux-libc-dev",
+        )
+
+
 def _link(source: Path, target: Path) -> None:
     """Links in `target` to all that `source` holds, except what is there already."""
     target.mkdir(parents=True, exist_ok=True)
@@ -85,12 +95,8 @@ def fill(tree: Path, include: Path) -> None:
 
     Raises Unavailable if the UAPI headers are not installed.
     """
+    check(include)
     asm = _asm(include)
-    if not (include / "linux" / "if_ether.h").exists():
-        raise Unavailable(
-            f"the C library's kernel headers are missing: no linux/if_ether.h under {include}",
-            "install them: apt install linux-libc-dev",
-        )
     root = tree / "include"
     for name, text in OWN.items():
         path = root / name

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ask the loaded program itself about a packet, without taking tokens."""
+
+import socket
+import struct
+from dataclasses import dataclass
+
+from valkyrie.control import abi
+from valkyrie.control.dataplane import bpf, packet, pins
+from valkyrie.control.dataplane.maps import Array, Dataplane
+from valkyrie.control.enums import Reason
+from valkyrie.control.errors import DataplaneError, NotFound
+
+META = struct.Struct("=QQIHH")  # struct test_control: magic, now, flags, reason, slot
+XDP_DROP = 1
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The program's answer. `slot` names the limit that would drop the packet, None if none would;
+    `limits` is abi.EXPLANATION by position of the ruleset in force."""
+
+    drops: bool
+    reason: Reason
+    slot: int | None
+    limits: Array
+
+
+def run(dp: Dataplane, asked: packet.Packet) -> Explanation:
+    """What the program says of the packet now. One call at a time: the answers lie in one table.
+
+    Raises NotFound for an unknown NIC, DataplaneError if the program gave no answer.
+    """
+    ifindex = 0
+    if asked.iface is not None:
+        try:
+            ifindex = socket.if_nametoindex(asked.iface)
+        except (OSError, ValueError) as error:
+            raise NotFound(f"there is no NIC {asked.iface[:64]}", "see `ip link`") from error
+    dp.explanations[:] = 0
+    magic = int(dp.control["test_magic"][0])
+    frame = packet.build(asked)
+    question = META.pack(magic, 0, abi.TEST_EXPLAIN, 0, abi.NO_SLOT)
+    action, after, _ = bpf.test_run(dp.fd(pins.PROGRAM), frame, ctx=question, ifindex=ifindex)
+    if len(after) < META.size:
+        raise DataplaneError("the program gave no answer", "restart valkyried: it builds the program anew")
+    _, _, _, reason, slot = META.unpack_from(after)
+    count = min(int(dp.rulesets["limits"][dp.active]), abi.MAX_LIMITS)
+    return Explanation(
+        action == XDP_DROP, Reason(reason), None if slot == abi.NO_SLOT else slot, dp.explanations[:count].copy()
+    )
