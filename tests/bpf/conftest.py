@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+
 from support.bpf import Kernel, loaded
 
 SMALL_SETS = 16

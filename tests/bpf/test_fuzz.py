@@ -5,6 +5,7 @@ from collections import Counter
 from random import Random
 
 import pytest
+
 from support.bpf import XDP_DROP, XDP_PASS, Kernel
 from support.reference.frames import mutate, random_frame
 from support.reference.parser import parse
@@ -39,7 +40,9 @@ def test_malformed_truncated_and_random_packets_get_the_verdict_of_the_reference
         )
         seen[wanted] += 1
     assert kernel.reasons() == seen
-    never = {Reason.BAD_ETHERNET} | {reason for reason in Reason if Reason.CONFORMS <= reason < Reason.CONTROL}
+    never = {Reason.BAD_ETHERNET} | {
+        reason for reason in Reason if Reason.CONFORMS <= reason < Reason.CONTROL
+    }
     within = set(Reason) - never - set(range(Reason.LIMIT, Reason.BAD_ETHERNET))
     assert within <= seen.keys(), "the fuzzer reached too little"
 

@@ -107,6 +107,11 @@ def udp(sport: int, dport: int, payload: bytes = b"", length: int | None = None)
     return struct.pack("!HHHH", sport, dport, 8 + len(payload) if length is None else length, 0) + payload
 
 
+def icmp_echo(kind: int = 8) -> bytes:
+    """An echo request, or another ICMP type without a code."""
+    return bytes((kind, 0, 0, 0, 0, 1, 0, 1))
+
+
 def random_frame(rng: Random) -> bytes:
     """Mostly a well-formed frame out of small pools, so that limits match and buckets are shared."""
     if rng.randrange(40) == 0:
@@ -203,6 +208,16 @@ def _noise(rng: Random, frame: bytes) -> bytes:
     return frame[:14] + rng.randbytes(rng.randrange(0, 120))
 
 
+def _lower_length(rng: Random, frame: bytes) -> bytes:
+    """The IP header declares less than it did: what follows is cut short though its bytes are there."""
+    at = {0x0800: 16, 0x86DD: 18}.get(int.from_bytes(frame[12:14], "big"))
+    if at is None or len(frame) < at + 2:
+        return frame
+    declared = int.from_bytes(frame[at : at + 2], "big")
+    lower = rng.randrange(max(0, declared - 60), declared + 1)
+    return frame[:at] + struct.pack("!H", lower) + frame[at + 2 :]
+
+
 MUTATIONS: tuple[Callable[[Random, bytes], bytes], ...] = (
     _truncate,
     _truncate,
@@ -212,6 +227,9 @@ MUTATIONS: tuple[Callable[[Random, bytes], bytes], ...] = (
     _set_byte,
     _set_word,
     _set_word,
+    _lower_length,
+    _lower_length,
+    _lower_length,
     _drop_piece,
     _insert_piece,
     _noise,
