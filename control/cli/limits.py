@@ -124,7 +124,7 @@ def limits() -> None:
 @click.argument("name", type=LIMIT)
 @click.option("--match", default="", metavar="MATCH", help="Which packets; without it, all of them.")
 @click.option(
-    "--key", required=True, type=KEY, metavar="KEY", help="What gets its own bucket, as src or global."
+    "--key", required=True, type=KEY, metavar="KEY", help="Who gets a bucket, as src or global."
 )
 @click.option(
     "--rate", required=True, type=RATE, metavar="RATE", help="Like 1000/s, 50mbit/s, 2.5MB/s, 10/h."

@@ -21,7 +21,7 @@ def scalar(value: object) -> str:
     if PLAIN.fullmatch(value) and value.lower() not in RESERVED and (value[0].isalpha() or "/" in value):
         return value
     text = json.dumps(value, ensure_ascii=False)
-    return text if value.isprintable() else json.dumps(value)
+    return text if text.isprintable() else "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
 
 
 def lines(value: object, indent: str) -> Iterator[str]:

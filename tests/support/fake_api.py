@@ -35,7 +35,7 @@ ATTACH: Shape = {
 COUNTERS = ("matched", "passed", "dropped", "shadow_dropped", "matched_bytes", "dropped_bytes")
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     def __init__(self, status: int, code: str, what: str, hint: str = "", where: str = "") -> None:
         super().__init__(what)
         self.status = status
@@ -89,21 +89,21 @@ ROUTES = (
 def checked(body: Any, shape: Shape) -> Any:
     """The body if it has the shape; refused otherwise."""
     if not isinstance(body, dict):
-        raise Refused(400, "invalid", "the body is not an object")
+        raise RefusedError(400, "invalid", "the body is not an object")
     for name, value in body.items():
         if name not in shape:
-            raise Refused(400, "invalid", f"unknown field {name}", where=name)
+            raise RefusedError(400, "invalid", f"unknown field {name}", where=name)
         if not isinstance(value, shape[name][0]):
-            raise Refused(400, "invalid", f"{name} has the wrong type", where=name)
+            raise RefusedError(400, "invalid", f"{name} has the wrong type", where=name)
     for name, (_, needed) in shape.items():
         if needed and name not in body:
-            raise Refused(400, "invalid", f"{name} is missing", where=name)
+            raise RefusedError(400, "invalid", f"{name} is missing", where=name)
     return body
 
 
 @dataclass
 class FakeApi:
-    """What the daemon would hold. `refuse` is raised by the next request; `answers` replaces answers by path."""
+    """What the daemon would hold. The next request raises `refuse`; `answers` come first, by path."""
 
     limits: dict[str, dict[str, Any]] = field(default_factory=dict)
     overrides: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
@@ -112,7 +112,7 @@ class FakeApi:
     answers: dict[str, Any] = field(default_factory=dict)
     events: list[dict[str, Any]] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
-    refuse: Refused | None = None
+    refuse: RefusedError | None = None
     mode: str = "native"
 
     def answer(self, request: Request) -> Any:
@@ -125,18 +125,18 @@ class FakeApi:
             if found is None or route.method != request.method:
                 continue
             if unknown := request.query.keys() - set(route.query):
-                raise Refused(400, "invalid", f"unknown query parameter {unknown}")
+                raise RefusedError(400, "invalid", f"unknown query parameter {unknown}")
             if route.body is not None:
                 checked(request.body, route.body)
             if request.path in self.answers:
                 return self.answers[request.path]
             handler: Callable[..., Any] = getattr(self, route.handler)
             return handler(request, *map(unquote, found.groups()))
-        raise Refused(404, "not-found", f"the API has no {request.method} {request.path}")
+        raise RefusedError(404, "not-found", f"the API has no {request.method} {request.path}")
 
     def known(self, name: str) -> dict[str, Any]:
         if name not in self.limits:
-            raise Refused(
+            raise RefusedError(
                 404, "not-found", f"there is no limit {name!r}", "valkyrie-ctl limits list shows them"
             )
         return self.limits[name]
@@ -168,7 +168,7 @@ class FakeApi:
         for index, entry in enumerate(request.body["overrides"]):
             checked(entry, shape)
             if "/33" in entry["prefix"]:
-                raise Refused(
+                raise RefusedError(
                     400, "invalid", f"{entry['prefix']} is no prefix", "/0 to /32", f"overrides[{index}]"
                 )
         kept = self.overrides.setdefault(name, {})
@@ -179,7 +179,7 @@ class FakeApi:
         self.known(name)
         prefix = request.query["prefix"]
         if self.overrides.get(name, {}).pop(prefix, None) is None:
-            raise Refused(404, "not-found", f"limit {name} has no override for {prefix}")
+            raise RefusedError(404, "not-found", f"limit {name} has no override for {prefix}")
         return {"deleted": prefix}
 
     def apply(self, request: Request) -> Any:
@@ -208,7 +208,7 @@ class FakeApi:
     def delete_guard(self, request: Request, kind: str) -> Any:
         prefix = request.query["prefix"]
         if self.guards[kind].pop(prefix, None) is None:
-            raise Refused(404, "not-found", f"there is no {kind} of {prefix}")
+            raise RefusedError(404, "not-found", f"there is no {kind} of {prefix}")
         return {"deleted": prefix}
 
     def list_buckets(self, request: Request) -> Any:
@@ -264,7 +264,7 @@ class Handler(BaseHTTPRequestHandler):
             answer = self.server.api.answer(
                 Request(self.command, parts.path, dict(parse_qsl(parts.query)), body)
             )
-        except Refused as refused:
+        except RefusedError as refused:
             status, answer = refused.status, {"error": refused.error}
         except ValueError as error:
             status, answer = 400, {"error": {"code": "invalid", "what": str(error), "hint": "", "where": ""}}

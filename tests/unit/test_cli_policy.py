@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+from support.ctl import Ctl, ctl_with
+from support.fake_api import RefusedError
+
+POLICY = """\
+limits:
+  - name: web
+    match: proto tcp dport 80
+    key: src
+    rate: 1000/s
+  - name: dns
+    key: global
+    rate: fast
+exempt: []
+"""
+
+
+@pytest.fixture
+def ctl(tmp_path: Path) -> Iterator[Ctl]:
+    with ctl_with(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    file = tmp_path / "policy.yaml"
+    file.write_text(POLICY)
+    return file
+
+
+def test_apply_sends_the_document_of_the_file(ctl: Ctl, policy: Path) -> None:
+    ctl.good("limits", "apply", "-f", str(policy), "--dry-run")
+    assert ctl.sent().body == {"document": YAML(typ="safe").load(POLICY), "dry_run": True}
+
+
+def test_a_dash_reads_standard_input_and_json_is_read_too(ctl: Ctl) -> None:
+    ctl.good("limits", "apply", "-f", "-", stdin='{"limits": []}')
+    assert ctl.sent().body == {"document": {"limits": []}, "dry_run": False}
+
+
+def test_apply_shows_the_diff(ctl: Ctl, policy: Path) -> None:
+    ctl.api.answers["/v1/apply"] = {
+        "diff": [
+            {"change": "added", "kind": "limit", "name": "web", "fields": {}},
+            {"change": "changed", "kind": "limit", "name": "dns", "fields": {"rate": ["1/s", "2/s"]}},
+            {"change": "removed", "kind": "ban", "name": "192.0.2.0/24", "fields": {}},
+        ],
+        "applied": True,
+    }
+    assert ctl.good("limits", "apply", "-f", str(policy)).splitlines() == [
+        "+ limit web",
+        "~ limit dns",
+        "    rate: 1/s -> 2/s",
+        "- ban 192.0.2.0/24",
+        "applied: 1 added, 1 removed, 1 changed",
+    ]
+    dry = ctl.good("limits", "apply", "-f", str(policy), "--dry-run")
+    assert dry.endswith("would change: 1 added, 1 removed, 1 changed (dry run, nothing was changed)\n")
+
+
+def test_nothing_to_change_is_said(ctl: Ctl, policy: Path) -> None:
+    assert ctl.good("limits", "apply", "-f", str(policy)) == "nothing to change\n"
+
+
+@pytest.mark.parametrize(
+    ("field", "line"), [("limits[1].rate", 8), ("limits[0].match", 3), ("limits[1].burst", 6), ("exempt", 9)]
+)
+def test_the_daemons_complaint_names_the_line_of_the_file(
+    ctl: Ctl, policy: Path, field: str, line: int
+) -> None:
+    ctl.api.refuse = RefusedError(400, "invalid", "rate 'fast' has no period", "write 1000/s", field)
+    result = ctl("limits", "apply", "-f", str(policy))
+    assert result.exit_code == 2
+    assert f"error: {policy} line {line}, {field}: rate 'fast'" in result.stderr
+
+
+def test_a_syntax_error_names_line_and_column_and_nothing_is_sent(ctl: Ctl) -> None:
+    result = ctl("limits", "apply", "-f", "-", stdin="limits:\n  - name: web\n   key: src\n")
+    assert result.exit_code == 2
+    assert "line 3, column 4" in result.stderr
+    assert ctl.api.requests == []
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "just words\n", "{", "\x00", "a: &x [*x, *y]\n"])
+def test_what_is_no_policy_is_refused_here(ctl: Ctl, text: str) -> None:
+    result = ctl("limits", "apply", "-f", "-", stdin=text)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+    assert ctl.api.requests == []
+
+
+def test_bytes_that_are_no_text_are_refused(ctl: Ctl, tmp_path: Path) -> None:
+    file = tmp_path / "policy"
+    file.write_bytes(b"limits: \xff\n")
+    result = ctl("limits", "apply", "-f", str(file))
+    assert result.exit_code == 2
+    assert "not UTF-8 text" in result.stderr
+
+
+def test_export_can_be_applied_again(ctl: Ctl) -> None:
+    ctl.good("limits", "set", "web", "--match", "proto tcp", "--key", "src", "--rate", "1/s", "--burst", "2000")
+    document = json.loads(ctl.good("limits", "export", "-o", "json"))
+    text = ctl.good("limits", "export")
+    ctl.good("limits", "apply", "-f", "-", stdin=text)
+    assert ctl.sent().body["document"] == document
+    assert document["limits"][0]["burst"] == "2000"
