@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The compiler: from what people decided to the arrays that the packet program reads. Pure.
+
+Each array holds one generation of a map, trimmed to what is used, with indexes that count from the
+generation's first entry. An array that is as in the ruleset before is the same object, if a cache is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from valkyrie.control import abi
+from valkyrie.control.abi import Dimension
+from valkyrie.control.errors import InvalidInput
+from valkyrie.control.limits import Desired, Limit, Override
+from valkyrie.control.prefix import Prefix
+from valkyrie.control.ruleset.addresses import Addresses, addresses
+from valkyrie.control.ruleset.assemble import Array, class_table, field_table, node_table, plan_table
+from valkyrie.control.ruleset.cache import CompileCache, Same
+from valkyrie.control.ruleset.constraints import constraints_of
+from valkyrie.control.ruleset.fields import PLACE, Field, field
+from valkyrie.control.ruleset.guards import Guards, guard_table, guards
+from valkyrie.control.ruleset.intervals import Prefixes, pack
+from valkyrie.control.ruleset.limit_table import limit_row
+from valkyrie.control.ruleset.plans import Overrides, overrides
+from valkyrie.control.ruleset.tree import Tree
+
+__all__ = ["CompileCache", "CompiledRuleset", "RulesetSettings", "SlotUid", "compile_ruleset", "in_order"]
+
+MAX_PREFIXES = 100_000  # in matches and guards together
+MAX_OVERRIDES = 100_000
+NO_TREE = abi.REF_LEAF
+
+
+class SlotUid(NamedTuple):
+    """Of a limit: the slot of its counters, and the number that its buckets carry."""
+
+    slot: int
+    uid: int
+
+
+@dataclass(frozen=True)
+class RulesetSettings:
+    malformed_drop: bool = True
+    table_full_open: bool = False
+    event_sample: int = 1
+    event_rate: int = 1000
+    max_nodes: int = abi.MAX_NODES  # of the build
+
+
+@dataclass(frozen=True)
+class CompiledRuleset:
+    """`header` is one abi.RULESET; `fields` has an entry a block; `order` names the limit at each position."""
+
+    header: np.void
+    limits: Array
+    plans: Array
+    nodes: Array
+    classes: Array
+    fields: Array
+    guards: Array
+    order: list[str]
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What the shared tables are put together from."""
+
+    addresses: Mapping[Dimension, Addresses]
+    small: Mapping[Dimension, Field]
+    guards: Guards
+    overrides: Mapping[str, Overrides]
+
+
+def in_order(limits: Sequence[Limit]) -> list[Limit]:
+    """Limits by position: those with one bucket for all first, then by name."""
+    return sorted(limits, key=lambda limit: (not limit.key_spec.is_global, limit.name))
+
+
+def compile_ruleset(
+    desired: Desired,
+    *,
+    slots: Mapping[str, SlotUid],
+    nic_slots: Mapping[str, int],
+    cpus: int,
+    settings: RulesetSettings,
+    serial: int,
+    mono_now_ns: int,
+    wall_now_ns: int,
+    cache: CompileCache | None = None,
+) -> CompiledRuleset:
+    """Raises InvalidInput when the policy contradicts itself or does not fit the tables."""
+    cache = CompileCache() if cache is None else cache
+    limits = in_order(desired.limits)
+    _check_sizes(desired)
+    parts = _Parts(
+        _address_dimensions(limits, cache),
+        _small_dimensions(limits, dict(nic_slots), cache),
+        cache.get(("guards",), _guards_key(desired), partial(guards, desired)),
+        _override_parts(desired, limits, cpus, cache),
+    )
+    classes, class_begin = _classes(parts, cache)
+    fields = _fields(parts, class_begin, cache)
+    plans, plan_begin = _plans(parts, cache)
+    nodes, roots = _nodes(parts, class_begin, plan_begin, settings.max_nodes, cache)
+    rows = [
+        limit_row(
+            limit,
+            slot=slots[limit.name].slot,
+            uid=slots[limit.name].uid,
+            cpus=cpus,
+            override_roots=roots.get(limit.name, (NO_TREE, NO_TREE)),
+        )
+        for limit in limits
+    ]
+    clocks = (mono_now_ns, wall_now_ns) if parts.guards.timed else None
+    guard_rows = partial(guard_table, parts.guards.rows, mono_now_ns=mono_now_ns, wall_now_ns=wall_now_ns)
+    cache.forget({limit.name for limit in limits})
+    return CompiledRuleset(
+        header=_header(limits, parts, roots, settings, serial),
+        limits=np.array(rows, abi.LIMIT),
+        plans=plans,
+        nodes=nodes,
+        classes=classes,
+        fields=fields,
+        guards=cache.get(("guard table",), (Same(parts.guards), clocks), guard_rows),
+        order=[limit.name for limit in limits],
+    )
+
+
+def _check_sizes(desired: Desired) -> None:
+    if len(desired.limits) > abi.MAX_LIMITS:
+        raise InvalidInput(f"{len(desired.limits)} limits", f"at most {abi.MAX_LIMITS}", "limits")
+    listed = sum(len(limit.matcher.src) + len(limit.matcher.dst) for limit in desired.limits)
+    count = listed + len(desired.exempts) + len(desired.bans) + len(desired.protects)
+    if count > MAX_PREFIXES:
+        raise InvalidInput(
+            f"{count} prefixes in matches, exemptions and bans", f"at most {MAX_PREFIXES}", "match"
+        )
+    if len(desired.overrides) > MAX_OVERRIDES:
+        raise InvalidInput(f"{len(desired.overrides)} overrides", f"at most {MAX_OVERRIDES}", "overrides")
+
+
+def _address_dimensions(limits: Sequence[Limit], cache: CompileCache) -> dict[Dimension, Addresses]:
+    """Source and destination, if some limit constrains them."""
+    found = {}
+    for dimension in (Dimension.SRC, Dimension.DST):
+        name = dimension.name.lower()
+        listed: tuple[tuple[Prefix, ...], ...] = tuple(getattr(limit.matcher, name) for limit in limits)
+        if not any(listed):
+            continue
+        packed = [
+            cache.get((f"packed {name}", limit.name), prefixes, partial(_pack_both, prefixes))
+            if prefixes
+            else None
+            for limit, prefixes in zip(limits, listed, strict=True)
+        ]
+        found[dimension] = cache.get((name,), listed, partial(addresses, packed, cache.nests(name)))
+    return found
+
+
+def _pack_both(prefixes: Sequence[Prefix]) -> tuple[Prefixes, Prefixes]:
+    return pack(prefixes, 4), pack(prefixes, 6)
+
+
+def _small_dimensions(
+    limits: Sequence[Limit], nic_slots: dict[str, int], cache: CompileCache
+) -> dict[Dimension, Field]:
+    """The other dimensions that some limit constrains."""
+    constraints = [
+        cache.get(
+            ("constraints", limit.name),
+            (limit.match, nic_slots),
+            partial(constraints_of, limit.matcher, nic_slots),
+        )
+        for limit in limits
+    ]
+    found = {}
+    for dimension in PLACE:
+        allowed = tuple(each.get(dimension) for each in constraints)
+        if any(ranges is not None for ranges in allowed):
+            found[dimension] = cache.get((dimension.name,), allowed, partial(field, dimension, allowed))
+    return found
+
+
+def _guards_key(desired: Desired) -> object:
+    return (desired.protects, desired.exempts, desired.bans)
+
+
+def _override_parts(
+    desired: Desired, limits: Sequence[Limit], cpus: int, cache: CompileCache
+) -> dict[str, Overrides]:
+    """Of each limit that has any."""
+    grouped = cache.get(
+        ("overrides by limit",), Same(desired.overrides), partial(_by_limit, desired.overrides)
+    )
+    unknown = grouped.keys() - {limit.name for limit in limits}
+    if unknown:
+        what = f"overrides for limit {min(unknown)!r}, which does not exist"
+        raise InvalidInput(what, "set the limit first", "limit")
+    return {
+        limit.name: cache.get(
+            ("overrides", limit.name),
+            (limit.key, limit.measure, cpus, grouped[limit.name]),
+            partial(overrides, limit, grouped[limit.name], cpus),
+        )
+        for limit in limits
+        if limit.name in grouped
+    }
+
+
+def _by_limit(entries: Sequence[Override]) -> dict[str, list[Override]]:
+    grouped: dict[str, list[Override]] = {}
+    for entry in entries:
+        grouped.setdefault(entry.limit, []).append(entry)
+    return grouped
+
+
+def _classes(parts: _Parts, cache: CompileCache) -> tuple[Array, dict[Dimension, int]]:
+    """Addresses first: then a change of the small dimensions moves none of the many leaves in trees."""
+    dimensions = [*parts.addresses, *parts.small]
+    rows = [part.classes for part in [*parts.addresses.values(), *parts.small.values()]]
+    table, begin = cache.get(("classes",), Same(*rows), partial(class_table, rows))
+    return table, dict(zip(dimensions, begin, strict=False))
+
+
+def _fields(parts: _Parts, class_begin: Mapping[Dimension, int], cache: CompileCache) -> Array:
+    begin = [class_begin[dimension] for dimension in parts.small]
+    made_from = (Same(*parts.small.values()), begin)
+    return cache.get(("fields",), made_from, partial(field_table, parts.small, begin))
+
+
+def _plans(parts: _Parts, cache: CompileCache) -> tuple[Array, list[int]]:
+    rows = [part.plans for part in parts.overrides.values()]
+    return cache.get(("plans",), Same(*rows), partial(plan_table, rows))
+
+
+def _nodes(
+    parts: _Parts,
+    class_begin: Mapping[Dimension, int],
+    plan_begin: Sequence[int],
+    max_nodes: int,
+    cache: CompileCache,
+) -> tuple[Array, dict[str, tuple[int, int]]]:
+    """All trees in one table, and the IPv4 and IPv6 root of each dimension, of guards and of overridden limits."""
+    groups: dict[str, tuple[tuple[Tree, Tree], int]] = {"/guards": (parts.guards.trees, 0)}
+    for dimension, part in parts.addresses.items():
+        groups[f"/{dimension.name}"] = (part.trees, class_begin[dimension])
+    for (name, found), begin in zip(parts.overrides.items(), plan_begin, strict=False):
+        groups[name] = (found.trees, begin)
+    trees = [(tree, base) for pair, base in groups.values() for tree in pair]
+    made_from = (Same(*(tree for tree, _ in trees)), [base for _, base in trees], max_nodes)
+    nodes, roots = cache.get(("nodes",), made_from, partial(node_table, trees, max_nodes))
+    return nodes, dict(zip(groups, zip(roots[::2], roots[1::2], strict=True), strict=True))
+
+
+def _header(
+    limits: Sequence[Limit],
+    parts: _Parts,
+    roots: Mapping[str, tuple[int, int]],
+    settings: RulesetSettings,
+    serial: int,
+) -> np.void:
+    header: NDArray[Any] = np.zeros(1, abi.RULESET)
+    header["limits"] = len(limits)
+    header["dimensions"] = sum(1 << dimension for dimension in [*parts.addresses, *parts.small])
+    for prefix, name in (("src", "/SRC"), ("dst", "/DST"), ("guard", "/guards")):
+        header[f"{prefix}4_root"], header[f"{prefix}6_root"] = roots.get(name, (NO_TREE, NO_TREE))
+    header["malformed_drop"] = settings.malformed_drop
+    header["table_full_open"] = settings.table_full_open
+    header["kernel_bans"] = any(limit.action == "ban" for limit in limits)
+    header["event_sample"] = settings.event_sample
+    header["event_rate"] = settings.event_rate
+    header["serial"] = serial
+    return header[0]  # type: ignore[no-any-return]
