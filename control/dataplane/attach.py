@@ -84,8 +84,8 @@ def _netlink(work: Callable[[IPRoute], T]) -> T:
         return thread.submit(run).result()
 
 
-def _our_maps(pin_dir: Path) -> tuple[int, int]:
-    """The ids of the pinned program and of the pinned buckets; 0 for what is not pinned."""
+def _pinned_ids(pin_dir: Path) -> tuple[int, int]:
+    """The ids of the pinned program and of its map `control`; 0 for what is not pinned."""
     prog_id = map_id = 0
     there = pins.pinned(pin_dir)
     if pins.PROGRAM in there:
@@ -98,14 +98,17 @@ def _our_maps(pin_dir: Path) -> tuple[int, int]:
 
 
 def _program(prog_id: int, mode: Mode, pin_dir: Path) -> Program:
-    pinned_id, control_id = _our_maps(pin_dir)
     fd = bpf.by_id(bpf.PROG_BY_ID, prog_id)
     try:
         info = bpf.prog_info(fd)
     finally:
         os.close(fd)
-    earlier = info.name == pins.PROGRAM and control_id in info.map_ids
-    return Program(prog_id, info.name, info.tag, mode, prog_id == pinned_id or earlier)
+    # Besides what is pinned: an earlier build over the same maps, and what a migration replaces.
+    ours = False
+    for place in (pin_dir, pin_dir.with_name(f"{pin_dir.name}_old")):
+        pinned_id, control_id = _pinned_ids(place)
+        ours |= prog_id == pinned_id or (info.name == pins.PROGRAM and control_id in info.map_ids)
+    return Program(prog_id, info.name, info.tag, mode, ours)
 
 
 def _attached(link: Any) -> tuple[int, Mode] | None:
@@ -168,13 +171,17 @@ def _failed(error: NetlinkError, doing: str) -> Exception:
     if error.code in (errno.EPERM, errno.EACCES):
         return PermissionRefused(text, "run it as root (or with CAP_NET_ADMIN and CAP_BPF)")
     if error.code in (errno.EBUSY, errno.EEXIST):
-        return Foreign(f"{doing}: another XDP program came in between, or holds it by a link: {_reason(error)}",
-                       "see `bpftool net`; end what attached it")  # fmt: skip
+        return Foreign(
+            f"{doing}: another XDP program came in between, or a link holds the NIC: {_reason(error)}",
+            "see `bpftool net`; end what attached it",
+        )
     if error.code == errno.ENODEV:
         return NotFound(text, "the NIC has gone: see `ip link`")
     if error.code == errno.EOPNOTSUPP:
         return DataplaneError(text, "the driver has no native XDP: use --mode generic")
-    return DataplaneError(text, "see `valkyrie-ctl doctor` for MTU, offloads and queues, or use --mode generic")
+    return DataplaneError(
+        text, "see `valkyrie-ctl doctor` for MTU, offloads and queues, or use --mode generic"
+    )
 
 
 def foreign(nic: Nic, program: Program) -> Foreign:
@@ -198,9 +205,8 @@ def attach(name: str, prog_fd: int, pin_dir: Path, wish: Wish = "auto", *, repla
     if held is not None and not held.ours and not replace:
         raise foreign(nic, held)
     if held is not None and wish in ("auto", held.mode):
-        note = "" if wish == "auto" or held.mode == wish else f"{held.mode} mode was kept"
         with _expected(held) as expected:
-            return _try(nic, prog_fd, held.mode, note, expected)
+            return _try(nic, prog_fd, held.mode, "", expected)
     if held is not None:
         return _change_mode(nic, held, prog_fd, wish)
     if wish != "auto":

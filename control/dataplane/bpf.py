@@ -15,7 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from valkyrie.control.errors import Conflict, DataplaneError, NotFound, PermissionRefused, Unavailable, ValkyrieError
+from valkyrie.control.errors import (
+    Conflict,
+    DataplaneError,
+    NotFound,
+    PermissionRefused,
+    Unavailable,
+    ValkyrieError,
+)
 
 SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
 
@@ -142,13 +149,16 @@ def map_info(fd: int) -> MapInfo:
     """Type, id, sizes and name of a map."""
     raw = _info(fd, ctypes.create_string_buffer(88), "a map's description")
     *numbers, name = struct.unpack_from("=6I16s", raw)
-    return MapInfo(*numbers, name=_name(name))
+    kind, identity, key_size, value_size, entries, flags = numbers
+    return MapInfo(kind, identity, key_size, value_size, entries, flags, _name(name))
 
 
 def prog_info(fd: int) -> ProgInfo:
     """Type, id, tag, name and map ids of a program; at most MAX_MAPS ids."""
     ids = ctypes.create_string_buffer(4 * MAX_MAPS)
-    ask = ctypes.create_string_buffer(struct.pack("=48xIIQ", 0, MAX_MAPS, _address(ids)).ljust(128, b"\0"), 128)
+    ask = ctypes.create_string_buffer(
+        struct.pack("=48xIIQ", 0, MAX_MAPS, _address(ids)).ljust(128, b"\0"), 128
+    )
     raw = _info(fd, ask, "a program's description")
     kind, identity, tag = struct.unpack_from("=II8s", raw)
     (count,) = struct.unpack_from("=I", raw, 52)
@@ -157,7 +167,9 @@ def prog_info(fd: int) -> ProgInfo:
     return ProgInfo(kind, identity, tag.hex(), _name(name), maps)
 
 
-def map_create(kind: int, key_size: int, value_size: int, entries: int, flags: int = 0, name: str = "") -> int:
+def map_create(
+    kind: int, key_size: int, value_size: int, entries: int, flags: int = 0, name: str = ""
+) -> int:
     """Make a map that lives as long as its descriptor or pin."""
     attributes = _attributes("7I16s", kind, key_size, value_size, entries, flags, 0, 0, name.encode()[:15])
     fd = _bpf(MAP_CREATE, attributes)
@@ -170,7 +182,11 @@ def _element(command: int, fd: int, key: bytes | None, value: ctypes.Array[ctype
     """One element call; False for "no such key"."""
     held = ctypes.create_string_buffer(key, len(key)) if key is not None else None
     attributes = _attributes(
-        "IxxxxQQQ", fd, _address(held) if held is not None else 0, _address(value) if value is not None else 0, 0
+        "IxxxxQQQ",
+        fd,
+        _address(held) if held is not None else 0,
+        _address(value) if value is not None else 0,
+        0,
     )
     if _bpf(command, attributes) >= 0:
         return True
@@ -222,7 +238,12 @@ def load_xdp(instructions: bytes, name: str = "probe") -> int:
 
 
 def test_run(
-    prog_fd: int, data: bytes, *, ctx: bytes = b"", ifindex: int = 0, repeat: int = 1
+    prog_fd: int,
+    data: bytes,
+    *,
+    ctx: bytes = b"",  # noqa: PT028 - no test
+    ifindex: int = 0,  # noqa: PT028
+    repeat: int = 1,  # noqa: PT028
 ) -> tuple[int, bytes, int]:
     """Run an XDP program on one packet: (return value, metadata and packet afterwards, ns a run).
 
@@ -250,5 +271,7 @@ def membarrier() -> bool:
 
     False if the kernel does not offer it.
     """
-    number = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "ppc64le": 365, "s390x": 356}.get(platform.machine())
+    number = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "ppc64le": 365, "s390x": 356}.get(
+        platform.machine()
+    )
     return number is not None and int(_libc.syscall(number, 1, 0, 0)) == 0

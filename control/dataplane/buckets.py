@@ -24,7 +24,8 @@ PURGE_SETS = 8192
 @dataclass(frozen=True)
 class Bucket:
     """A bucket of the limit with this uid. `level` is how many time units it is short of full
-    (1/64 ns; 0: full); a plan's tau less that is what is left."""
+    (1/64 ns; 0: full); a plan's tau less that is what is left.
+    """
 
     uid: int
     key: str
@@ -32,7 +33,9 @@ class Bucket:
     fingerprint: int
 
 
-def _places(dp: Dataplane, uids: Collection[int], record: Record | None, first: int = 0, last: int | None = None) -> Places:
+def _places(
+    dp: Dataplane, uids: Collection[int], record: Record | None, first: int = 0, last: int | None = None
+) -> Places:
     """(set, way) of every bucket that belongs to the uids, and to the record if one is given."""
     names = dp.bucket_keys[first:last]["key"]
     if record is not None:

@@ -25,7 +25,8 @@ from valkyrie.control.errors import (
 LOADER = "valkyrie.control.dataplane.loader"
 SECONDS = 120
 ERRORS: dict[str, type[ValkyrieError]] = {
-    kind.code: kind for kind in (Conflict, DataplaneError, NotFound, PermissionRefused, StateError, Unavailable)
+    kind.code: kind
+    for kind in (Conflict, DataplaneError, NotFound, PermissionRefused, StateError, Unavailable)
 }
 
 
@@ -106,7 +107,9 @@ def run_loader(pin_dir: Path, sizes: source.Sizes, main: Path = source.MAIN) -> 
         return _answer(done)
     except subprocess.TimeoutExpired as error:
         pins.remove(pin_dir, pins.pinned(pin_dir) - before)
-        raise DataplaneError(f"the build took more than {SECONDS} s", "the machine is overloaded: try again") from error
+        raise DataplaneError(
+            f"the build took more than {SECONDS} s", "the machine is overloaded: try again"
+        ) from error
     except ValkyrieError:
         pins.remove(pin_dir, pins.pinned(pin_dir) - before)
         raise

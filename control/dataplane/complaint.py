@@ -15,7 +15,7 @@ CUT = 300
 LOG_BYTES = 20_000
 
 
-class Rejected(DataplaneError):
+class Rejected(DataplaneError):  # noqa: N818 - as the other errors are named
     """The compiler or the verifier refused the program; `log` is the end of what it said."""
 
     def __init__(self, what: str, hint: str = "", log: str = "") -> None:

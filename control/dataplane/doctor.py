@@ -4,6 +4,7 @@
 import os
 import platform
 import re
+import socket
 import struct
 import subprocess
 import sys
@@ -20,12 +21,51 @@ BCC_SECONDS = 20
 ENOUGH_BYTES = 256 << 20  # all maps at their default sizes, twice
 MIB = 1 << 20
 LONGEST_MTU = 3498  # a page less headroom and the kernel's tail: what one native buffer holds
-SYS_NET = Path("/sys/class/net")
 HINDERING = {"rx-lro": "lro", "large-receive-offload": "lro", "rx-gro-hw": "rx-gro-hw"}
 NATIVE = frozenset(
-    "atlantic bnxt_en bonding cpsw-switch dpaa2-eth ena enetc fec gve hinic hv_netvsc i40e iavf ice igb igc "
-    "ixgbe ixgbevf lan966x-switch macb mana mlx4_en mlx5_core mtk_soc_eth mvneta mvpp2 netsec nfp nicvf "
-    "octeontx2-nicpf rvu_nicpf qede sfc st_gmac stmmac tsnep tun veth virtio_net vmxnet3 xen-netfront".split()
+    [
+        "atlantic",
+        "bnxt_en",
+        "bonding",
+        "cpsw-switch",
+        "dpaa2-eth",
+        "ena",
+        "enetc",
+        "fec",
+        "gve",
+        "hinic",
+        "hv_netvsc",
+        "i40e",
+        "iavf",
+        "ice",
+        "igb",
+        "igc",
+        "ixgbe",
+        "ixgbevf",
+        "lan966x-switch",
+        "macb",
+        "mana",
+        "mlx4_en",
+        "mlx5_core",
+        "mtk_soc_eth",
+        "mvneta",
+        "mvpp2",
+        "netsec",
+        "nfp",
+        "nicvf",
+        "octeontx2-nicpf",
+        "rvu_nicpf",
+        "qede",
+        "sfc",
+        "st_gmac",
+        "stmmac",
+        "tsnep",
+        "tun",
+        "veth",
+        "virtio_net",
+        "vmxnet3",
+        "xen-netfront",
+    ]
 )
 
 
@@ -87,7 +127,9 @@ def uapi() -> Check:
 def file_system(bpffs: Path) -> Check:
     """Is a BPF file system mounted and writable?"""
     if not pins.is_bpffs(bpffs):
-        return Check("bpffs", "warn", f"none at {bpffs}", f"valkyried mounts it, or: mount -t bpf bpf {bpffs}")
+        return Check(
+            "bpffs", "warn", f"none at {bpffs}", f"valkyried mounts it, or: mount -t bpf bpf {bpffs}"
+        )
     if os.statvfs(bpffs).f_flag & os.ST_RDONLY:
         return Check("bpffs", "fail", f"{bpffs} is read-only", f"mount -o remount,rw {bpffs}")
     if not os.access(bpffs, os.W_OK):
@@ -109,7 +151,9 @@ def jit(setting: str) -> Check:
     """Is BPF compiled to machine code?"""
     if setting.strip() in ("1", "2"):
         return Check("jit", "ok", "on")
-    return Check("jit", "fail", "off: BPF is interpreted, many times slower", "sysctl net.core.bpf_jit_enable=1")
+    return Check(
+        "jit", "fail", "off: BPF is interpreted, many times slower", "sysctl net.core.bpf_jit_enable=1"
+    )
 
 
 def nic_driver(nic: str, name: str) -> Check:
@@ -122,12 +166,12 @@ def nic_driver(nic: str, name: str) -> Check:
     )  # fmt: skip
 
 
-def nic_queues(nic: str, queues: int, cpus: int) -> Check:
+def nic_queues(nic: str, queues: int, most: int, cpus: int) -> Check:
     """Do the queues keep all CPUs busy?"""
-    text = f"{queues} for {cpus} CPUs"
-    if queues >= cpus:
+    text = f"{queues} of {most}, for {cpus} CPUs"
+    if queues >= cpus or queues >= most:
         return Check(f"{nic} queues", "ok", text)
-    return Check(f"{nic} queues", "warn", text, f"if the NIC has more: ethtool -L {nic} combined {cpus}")
+    return Check(f"{nic} queues", "warn", text, f"ethtool -L {nic} combined {min(cpus, most)}")
 
 
 def nic_offloads(nic: str, features: dict[str, bool]) -> Check:
@@ -149,21 +193,16 @@ def nic_mtu(nic: str, mtu: int) -> Check:
     )  # fmt: skip
 
 
-def _number(path: Path) -> int:
-    return int(path.read_text().strip())
-
-
 def nic_checks(nic: str) -> Iterator[Check]:
     """All checks of one NIC."""
     yield nic_driver(nic, ethtool.driver(nic))
-    queues = [entry for entry in (SYS_NET / nic / "queues").iterdir() if entry.name.startswith("rx-")]
-    yield nic_queues(nic, len(queues), os.cpu_count() or 1)
+    yield nic_queues(nic, *ethtool.queues(nic), os.cpu_count() or 1)
     yield nic_offloads(nic, ethtool.features(nic))
-    yield nic_mtu(nic, _number(SYS_NET / nic / "mtu"))
+    yield nic_mtu(nic, ethtool.mtu(nic))
 
 
 def examine(bpffs: Path = Path("/sys/fs/bpf")) -> list[Check]:
-    """Every check of this host and of each NIC but the loopback device."""
+    """Every check of this host, and of each NIC of the network namespace but the loopback device."""
     host: list[Callable[[], Check]] = [
         lambda: kernel(platform.release()),
         loading,
@@ -174,7 +213,7 @@ def examine(bpffs: Path = Path("/sys/fs/bpf")) -> list[Check]:
         lambda: jit(Path("/proc/sys/net/core/bpf_jit_enable").read_text()),
     ]
     checks = [check() for check in host]
-    for nic in sorted(entry.name for entry in SYS_NET.iterdir() if entry.is_dir() and entry.name != "lo"):
+    for nic in sorted(name for _, name in socket.if_nameindex() if name != "lo"):
         try:
             checks += nic_checks(nic)
         except OSError as error:  # it has gone meanwhile

@@ -7,8 +7,8 @@ import os
 import socket
 import struct
 
-SIOCETHTOOL = 0x8946
-GET_DRIVER, GET_STRINGS, GET_SET_SIZE, GET_FEATURES = 0x03, 0x1B, 0x37, 0x3A
+SIOCETHTOOL, SIOCGIFMTU = 0x8946, 0x8921
+GET_DRIVER, GET_CHANNELS, GET_STRINGS, GET_SET_SIZE, GET_FEATURES = 0x03, 0x3C, 0x1B, 0x37, 0x3A
 FEATURE_NAMES = 4
 NAME_BYTES = 32
 MAX_FEATURES = 256
@@ -31,6 +31,22 @@ def driver(nic: str) -> str:
     """The driver's name; "" if it does not say."""
     answer = _ask(nic, struct.pack("=I", GET_DRIVER), 196)
     return answer[4:36].split(b"\0", 1)[0].decode("ascii", "replace") if answer else ""
+
+
+def queues(nic: str) -> tuple[int, int]:
+    """Receive queues in use, and how many there could be; (1, 1) if the driver does not say."""
+    answer = _ask(nic, struct.pack("=I", GET_CHANNELS), 36)
+    if answer is None:
+        return 1, 1
+    _, most, _, _, most_combined, used, _, _, combined = struct.unpack("=9I", answer)
+    return max(used + combined, 1), max(most + most_combined, 1)
+
+
+def mtu(nic: str) -> int:
+    """Bytes of the largest IP packet. Raises OSError if the NIC has gone."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
+        answer = fcntl.ioctl(channel, SIOCGIFMTU, struct.pack("16si20x", os.fsencode(nic)[:15], 0))
+    return int(struct.unpack_from("=16si", answer)[1])
 
 
 def features(nic: str) -> dict[str, bool]:

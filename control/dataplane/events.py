@@ -23,7 +23,8 @@ LENGTH = struct.Struct("=I")
 @dataclass(frozen=True)
 class Event:
     """A dropped packet (`shadow`: one that a shadow limit would have dropped). `time` in ns since boot;
-    `slot` names the limit's counters, None if no limit dropped it."""
+    `slot` names the limit's counters, None if no limit dropped it.
+    """
 
     time: int
     src: IPv4Address | IPv6Address
@@ -67,9 +68,7 @@ class EventReader:
         self._size = bpf.map_info(self._fd).max_entries
         page = mmap.PAGESIZE
         self._consumer = mmap.mmap(self._fd, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-        self._ring = mmap.mmap(
-            self._fd, page + 2 * self._size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page
-        )
+        self._ring = mmap.mmap(self._fd, page + 2 * self._size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
         # numpy loads and stores the positions whole, as the kernel does; struct would go by bytes.
         self._read_to = np.frombuffer(self._consumer, np.uint64, 1)
         self._written_to = np.frombuffer(self._ring, np.uint64, 1)

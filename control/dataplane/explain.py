@@ -18,7 +18,8 @@ XDP_DROP = 1
 @dataclass(frozen=True)
 class Explanation:
     """The program's answer. `slot` names the limit that would drop the packet, None if none would;
-    `limits` is abi.EXPLANATION by position of the ruleset in force."""
+    `limits` is abi.EXPLANATION by position of the ruleset in force.
+    """
 
     drops: bool
     reason: Reason
@@ -47,5 +48,8 @@ def run(dp: Dataplane, asked: packet.Packet) -> Explanation:
     _, _, _, reason, slot = META.unpack_from(after)
     count = min(int(dp.rulesets["limits"][dp.active]), abi.MAX_LIMITS)
     return Explanation(
-        action == XDP_DROP, Reason(reason), None if slot == abi.NO_SLOT else slot, dp.explanations[:count].copy()
+        action == XDP_DROP,
+        Reason(reason),
+        None if slot == abi.NO_SLOT else slot,
+        dp.explanations[:count].copy(),
     )

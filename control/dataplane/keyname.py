@@ -66,7 +66,9 @@ def _ends(record: Record, spec: KeySpec, fingerprint: int) -> tuple[str, int | N
     if record.pair6:
         left = _network(addr[:8] + bytes(8), None, min(spec.src6 or 0, 64)) if spec.src4 is not None else ""
         hashed = addr[8:] == fingerprint.to_bytes(8, "big")
-        right = f"#{addr[8:].hex()}" if hashed else _network(addr[8:] + bytes(8), None, min(spec.dst6 or 0, 64))
+        right = (
+            f"#{addr[8:].hex()}" if hashed else _network(addr[8:] + bytes(8), None, min(spec.dst6 or 0, 64))
+        )
         return f"{left}>{right}", None, None
     left = _network(addr[:4], spec.src4, None) if spec.src4 is not None else ""
     right = _network(addr[4:8], spec.dst4, None) if spec.dst4 is not None else ""
@@ -124,14 +126,16 @@ def _number(numbers: dict[str, str], word: str, most: int) -> int:
     value = PROTOCOLS.get(given) if word == "proto" else None
     if value is None:
         if not (given.isascii() and given.isdigit() and len(given) < 6 and int(given) <= most):
-            raise InvalidInput(f"key: {word} {given!r} is not a number from 0 to {most}", EXAMPLE, given or word)
+            raise InvalidInput(
+                f"key: {word} {given!r} is not a number from 0 to {most}", EXAMPLE, given or word
+            )
         value = int(given)
     return value
 
 
 def _address(text: str) -> Address:
     try:
-        found = ip_address(text.split("/")[0])
+        found = ip_address(text.split("/", maxsplit=1)[0])
     except ValueError as error:
         raise InvalidInput(f"key: {text[:64]!r} is no address", EXAMPLE, text[:64]) from error
     if isinstance(found, IPv6Address):

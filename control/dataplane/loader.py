@@ -25,11 +25,12 @@ from valkyrie.control.dataplane import bpf, complaint, headers, layout, pins, so
 from valkyrie.control.dataplane.complaint import Rejected
 from valkyrie.control.errors import PermissionRefused, Unavailable, ValkyrieError
 
+
 def import_bcc() -> Any:
     """BCC's Python module. Raises Unavailable when it is not there, or is another `bcc`."""
     hint = "install it: apt install python3-bpfcc"
     try:
-        import bcc  # type: ignore[import-untyped,import-not-found,unused-ignore]
+        import bcc  # noqa: PLC0415 - may be missing
     except (ImportError, OSError) as error:
         raise Unavailable(f"no BCC: {error}", hint) from error
     if not hasattr(bcc, "BPF"):
@@ -61,7 +62,7 @@ def _compile(bcc: Any, text: str, flags: list[str], log: BinaryIO) -> Any:
         os.environ["BCC_KERNEL_SOURCE"] = str(tree)
         try:
             return bcc.BPF(text=text, cflags=flags)
-        except Exception as error:  # BCC raises nothing narrower
+        except Exception as error:  # noqa: BLE001 - BCC raises nothing narrower
             number, failure = ctypes.get_errno(), error
     said = _said(log)
     found = complaint.compiler(said)
@@ -84,7 +85,7 @@ def _load(bcc: Any, module: Any, log: BinaryIO) -> int:
     with _stderr_into(log):
         try:
             return int(module.load_func(pins.PROGRAM, bcc.BPF.XDP).fd)
-        except Exception as error:  # BCC raises nothing narrower
+        except Exception as error:  # noqa: BLE001 - BCC raises nothing narrower
             failure = error
     said = _said(log)
     if "super-user" in str(failure):
@@ -139,9 +140,13 @@ def load(pin_dir: Path, sizes: source.Sizes, main: Path = source.MAIN) -> dict[s
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the loader; the exit status is the error's, 0 if all went well."""
-    parser = argparse.ArgumentParser(prog="valkyrie-loader", description="compile, load and pin the XDP program")
+    parser = argparse.ArgumentParser(
+        prog="valkyrie-loader", description="compile, load and pin the XDP program"
+    )
     parser.add_argument("--pin-dir", type=Path, required=True)
-    parser.add_argument("--sets", type=int, required=True, help="bucket sets, a power of two; eight buckets each")
+    parser.add_argument(
+        "--sets", type=int, required=True, help="bucket sets, a power of two; eight buckets each"
+    )
     parser.add_argument("--nodes", type=int, required=True, help="search tree nodes a generation")
     parser.add_argument("--cpus", type=int, default=source.possible_cpus(), help="possible CPUs of the host")
     parser.add_argument("--source", type=Path, default=source.MAIN, help="the program's main file")

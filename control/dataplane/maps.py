@@ -138,7 +138,8 @@ class Dataplane:
 
     def generation(self, name: str, which: int) -> Array:
         """One generation's part of a table that has two."""
-        return self._views[name].reshape(2, -1)[which]
+        half: Array = self._views[name].reshape(2, -1)[which]
+        return half
 
     def publish(self, ruleset: Ruleset) -> None:
         """Put a ruleset in force: write it aside, then switch by one word.

@@ -61,7 +61,9 @@ def _address(field: str, word: str) -> Address:
         return ip_address(word)
     except ValueError as error:
         raise InvalidInput(
-            f"{field}: {word[:64]!r} is no address", "write one address, as 198.51.100.7 or 2001:db8::1", word[:64]
+            f"{field}: {word[:64]!r} is no address",
+            "write one address, as 198.51.100.7 or 2001:db8::1",
+            word[:64],
         ) from error
 
 
@@ -69,7 +71,9 @@ def _flags(field: str, word: str) -> int:
     bits = 0
     for name in word.split(","):
         if name.upper() not in TCP_FLAGS:
-            raise InvalidInput(f"{field}: {name[:64]!r} is unknown", suggest(name, TCP_FLAGS, "flags"), name[:64])
+            raise InvalidInput(
+                f"{field}: {name[:64]!r} is unknown", suggest(name, TCP_FLAGS, "flags"), name[:64]
+            )
         bits |= TCP_FLAGS[name.upper()]
     return bits
 
@@ -115,16 +119,20 @@ def parse(text: str) -> Packet:
         if word == "syn":
             value: object = TCP_FLAGS["SYN"]
         elif word not in READERS:
-            raise InvalidInput(f"unknown word {word[:64]!r}", suggest(word, [*READERS, "syn"], "words"), word[:64])
+            raise InvalidInput(
+                f"unknown word {word[:64]!r}", suggest(word, [*READERS, "syn"], "words"), word[:64]
+            )
         else:
             given = next(words, None)
             if given is None:
-                raise InvalidInput(f"{word} has no value", f"for example {word} {_EXAMPLES.get(word, '1')}", word)
+                raise InvalidInput(
+                    f"{word} has no value", f"for example {word} {_EXAMPLES.get(word, '1')}", word
+                )
             value = reader(word, given)
         if name in said:
             raise InvalidInput(f"{word} is said twice", "a packet has one of each", word)
         said[name] = value
-    return _settled(Packet(**said))  # type: ignore[arg-type]  # the readers give what the fields take
+    return _settled(Packet(**said))  # type: ignore[arg-type]  # READERS pairs each with its type
 
 
 _EXAMPLES = {"src": "198.51.100.7", "dst": "203.0.113.1", "proto": "tcp", "icmp-type": "echo-request",
@@ -141,7 +149,11 @@ def _settled(said: Packet) -> Packet:
     proto = said.proto if said.proto is not None else _implied(said, version)
     _consistent(said, proto)
     return replace(
-        said, ip=version, proto=proto, src=said.src or ip_address(ours[0]), dst=said.dst or ip_address(ours[1])
+        said,
+        ip=version,
+        proto=proto,
+        src=said.src or ip_address(ours[0]),
+        dst=said.dst or ip_address(ours[1]),
     )
 
 
@@ -155,9 +167,13 @@ def _consistent(said: Packet, proto: int) -> None:
     if said.flags is not None and proto != TCP:
         raise InvalidInput("TCP flags in a packet that is not TCP", "write proto tcp", "tcp-flags")
     if said.icmp_type is not None and proto not in (ICMP, ICMP6):
-        raise InvalidInput("an ICMP type in a packet that is not ICMP", "write proto icmp or icmp6", "icmp-type")
+        raise InvalidInput(
+            "an ICMP type in a packet that is not ICMP", "write proto icmp or icmp6", "icmp-type"
+        )
     if proto not in WITH_PORTS and (said.sport, said.dport) != (None, None):
-        raise InvalidInput("ports in a packet whose protocol has none", "write proto tcp, udp or sctp", "proto")
+        raise InvalidInput(
+            "ports in a packet whose protocol has none", "write proto tcp, udp or sctp", "proto"
+        )
 
 
 def _transport(packet: Packet) -> bytes:
@@ -219,6 +235,8 @@ def _ipv6(packet: Packet, body: int) -> bytes:
         proto = IPV6_FRAGMENT
     first = 6 << 28 | packet.dscp << 22
     return (
-        struct.pack("!IHBB16s16s", first, body + len(fragment), proto, 64, packet.src.packed, packet.dst.packed)
+        struct.pack(
+            "!IHBB16s16s", first, body + len(fragment), proto, 64, packet.src.packed, packet.dst.packed
+        )
         + fragment
     )

@@ -41,7 +41,9 @@ def mount(bpffs: Path) -> None:
     if number in (errno.EPERM, errno.EACCES):
         raise PermissionRefused(what, "run it as root")
     if number == errno.ENODEV:
-        raise Unavailable(what, "this kernel has no BPF file system (CONFIG_BPF_SYSCALL): use Linux 5.15 or newer")
+        raise Unavailable(
+            what, "this kernel has no BPF file system (CONFIG_BPF_SYSCALL): use Linux 5.15 or newer"
+        )
     raise Unavailable(what, f"try `mount -t bpf bpf {bpffs}`")
 
 
@@ -72,7 +74,7 @@ def _refused(error: OSError, path: Path) -> Exception:
 
 def pinned(pin_dir: Path) -> set[str]:
     """The names pinned there; empty if there is no such directory."""
-    return set(os.listdir(pin_dir)) if pin_dir.is_dir() else set()
+    return {path.name for path in pin_dir.iterdir()} if pin_dir.is_dir() else set()
 
 
 def remove(pin_dir: Path, names: set[str] | None = None) -> None:

@@ -20,7 +20,8 @@ CPUS = Path("/sys/devices/system/cpu/possible")
 @dataclass(frozen=True)
 class Sizes:
     """What a build may choose: bucket sets (a power of two, eight buckets each), tree nodes a
-    generation, and possible CPUs."""
+    generation, and possible CPUs.
+    """
 
     sets: int
     nodes: int
@@ -58,7 +59,8 @@ def expand(path: Path, seen: set[Path] | None = None) -> str:
         included = path.parent / found[1]
         if not included.exists():
             raise DataplaneError(
-                f'{path.name} line {number}: no file "{found[1]}"', "the installation is incomplete: install it again"
+                f'{path.name} line {number}: no file "{found[1]}"',
+                "the installation is incomplete: install it again",
             )
         if included.resolve() not in seen:
             lines.append(expand(included, seen).rstrip("\n"))

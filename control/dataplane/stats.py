@@ -29,7 +29,8 @@ def reasons(dp: Dataplane) -> Array:
 
 def table(dp: Dataplane) -> dict[str, int]:
     """What became of buckets and events: inserted, evicted_live, contended, events_sent, events_lost,
-    events_limited, bans."""
+    events_limited, bans.
+    """
     summed = _summed(dp.table_stats.reshape(-1, 1))[0]
     names = ("inserted", "evicted_live", "contended", "events_sent", "events_lost", "events_limited", "bans")
     return {name: int(summed[name]) for name in names}

@@ -32,7 +32,8 @@ ATTRIBUTE = struct.Struct("=HH")
 @dataclass(frozen=True)
 class LinkEvent:
     """`changed`: a NIC is new or differs; `removed`: it has gone; `resync`: events were lost, so
-    every NIC must be looked at. `prog_id` is the XDP program attached, 0 if none."""
+    every NIC must be looked at. `prog_id` is the XDP program attached, 0 if none.
+    """
 
     kind: Literal["changed", "removed", "resync"]
     ifindex: int = 0
@@ -95,7 +96,8 @@ class LinkWatch:
             self._socket.bind((0, GROUP_LINK))
         except OSError as error:
             raise Unavailable(
-                f"watching the NICs: {error.strerror}", "the kernel refuses netlink: check the service's sandbox"
+                f"watching the NICs: {error.strerror}",
+                "the kernel refuses netlink: check the service's sandbox",
             ) from error
 
     def __enter__(self) -> "LinkWatch":
@@ -116,7 +118,9 @@ class LinkWatch:
         except OSError as error:
             if error.errno == errno.ENOBUFS:
                 return [LinkEvent("resync")]
-            raise Unavailable(f"watching the NICs: {os.strerror(error.errno or 0)}", "restart valkyried") from error
+            raise Unavailable(
+                f"watching the NICs: {os.strerror(error.errno or 0)}", "restart valkyried"
+            ) from error
 
     async def events(self) -> AsyncIterator[LinkEvent]:
         """Link events for ever, in their order."""

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.netns import End, add_nic, veth_pair
 
+from support.netns import End, add_nic, veth_pair
 from valkyrie.control.dataplane import attach, bpf, pins
 from valkyrie.control.errors import DataplaneError, Foreign, NotFound, PermissionRefused
 from valkyrie.control.lab.netns import Namespace
@@ -125,7 +125,7 @@ def test_a_foreign_program_is_named_and_left_alone(
 ) -> None:
     inside = ends[0].namespace
     other = load("somebody", PASS)
-    inside.call(attach._set, ends[0].ifindex, other, attach.NATIVE)  # noqa: SLF001
+    inside.call(attach._set, ends[0].ifindex, other, attach.NATIVE)
     for change in (
         lambda: inside.call(attach.attach, "nic0", ours, pin_dir),
         lambda: inside.call(attach.detach, "nic0", pin_dir),
@@ -141,7 +141,7 @@ def test_a_foreign_program_is_replaced_when_that_is_asked(
     ends: tuple[End, End], ours: int, pin_dir: Path, load: Callable[[str, int], int]
 ) -> None:
     inside = ends[0].namespace
-    inside.call(attach._set, ends[0].ifindex, load("somebody", PASS), attach.GENERIC)  # noqa: SLF001
+    inside.call(attach._set, ends[0].ifindex, load("somebody", PASS), attach.GENERIC)
     done = inside.call(lambda: attach.attach("nic0", ours, pin_dir, replace=True))
     assert done.mode == "generic"
     assert inside.call(attach.query, "nic0", pin_dir).program is not None
@@ -157,7 +157,7 @@ def test_a_program_that_came_in_between_is_not_thrown_out(
     inside.call(lambda: attach.attach("nic0", other, pin_dir, replace=True))
     assert seen.program is not None
     with pytest.raises(Foreign):
-        inside.call(attach._remove, seen, seen.program)  # noqa: SLF001
+        inside.call(attach._remove, seen, seen.program)
     held = inside.call(attach.query, "nic0", pin_dir).program
     assert held is not None
     assert held.id == bpf.prog_info(other).id
@@ -169,7 +169,7 @@ def test_one_program_serves_several_nics(ends: tuple[End, End], ours: int, pin_d
     for name in ("nic0", "nic1", "lo"):
         inside.call(attach.attach, name, ours, pin_dir)
     held = [nic.program for nic in inside.call(attach.nics, pin_dir) if nic.program]
-    assert [found.id for found in held if found] == [bpf.prog_info(ours).id] * 3
+    assert [found.id for found in held if found is not None] == [bpf.prog_info(ours).id] * 3
 
 
 def test_forcing_another_mode_changes_it_and_says_so(ends: tuple[End, End], ours: int, pin_dir: Path) -> None:
@@ -180,7 +180,9 @@ def test_forcing_another_mode_changes_it_and_says_so(ends: tuple[End, End], ours
     assert "generic mode ended" in done.note
 
 
-def test_a_mode_that_cannot_be_had_leaves_the_old_one(ends: tuple[End, End], ours: int, pin_dir: Path) -> None:
+def test_a_mode_that_cannot_be_had_leaves_the_old_one(
+    ends: tuple[End, End], ours: int, pin_dir: Path
+) -> None:
     inside = ends[0].namespace
     inside.call(attach.attach, "lo", ours, pin_dir)
     with pytest.raises(DataplaneError):

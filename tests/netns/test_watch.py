@@ -3,14 +3,15 @@
 
 import asyncio
 import os
+import socket
 import struct
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.netns import End, add_nic, delete_link, set_link, veth_pair
 
+from support.netns import End, add_nic, delete_link, set_link, veth_pair
 from valkyrie.control.dataplane import attach, bpf, watch
 from valkyrie.control.dataplane.watch import LinkEvent, LinkWatch
 
@@ -79,7 +80,7 @@ async def test_attach_and_detach_show_and_a_replacement_leaves_no_gap(ends: tupl
 @needs_root
 def test_lost_events_ask_for_a_look_at_everything(ends: tuple[End, End]) -> None:
     with ends[0].namespace.call(LinkWatch) as subscription:
-        subscription._socket.setsockopt(watch.socket.SOL_SOCKET, watch.socket.SO_RCVBUF, 1)
+        subscription._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         for _ in range(10):
             set_link(ends[0].namespace, "nic0", "down")
             set_link(ends[0].namespace, "nic0", "up")
