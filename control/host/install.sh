@@ -33,7 +33,6 @@ make_release() {
         fail "cannot make $1." "The lines above tell why; what was installed before is untouched."
     fi
     rm -rf "$copy"
-    "$1/bin/python" -m compileall -q "$1/lib" >/dev/null || true # only speed is lost
     touch "$1/complete"
 }
 

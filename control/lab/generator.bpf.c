@@ -22,7 +22,7 @@ struct orders {
   u64 next; /* of PICK_NEXT */
 };
 
-BPF_ARRAY(orders, struct orders, 1);
+BPF_ARRAY(orders, struct orders, STREAMS);
 
 static __always_inline u32 fold(u32 sum) {
   sum = (sum & 0xffff) + (sum >> 16);
@@ -40,8 +40,8 @@ int generate(struct xdp_md *ctx) {
   struct ethhdr *eth = data;
   struct iphdr *ip4 = data + sizeof(*eth);
   struct ipv6hdr *ip6 = data + sizeof(*eth);
-  int zero = 0;
-  struct orders *o = orders.lookup(&zero);
+  int stream = ctx->rx_queue_index;
+  struct orders *o = orders.lookup(&stream);
 
   if (!o || (void *)(eth + 1) > end)
     return XDP_DROP;

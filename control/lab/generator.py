@@ -29,6 +29,7 @@ from valkyrie.control.lab.netns import Namespace
 
 SOURCE = Path(__file__).with_name("generator.bpf.c")
 LIVE_FRAMES = 1 << 1
+STREAMS = 16  # that can send at a time
 BATCH = 64  # frames the kernel makes at a time; a veth's ring takes 256
 ETHERTYPE_IPV4, ETHERTYPE_IPV6 = 0x0800, 0x86DD
 PICK = {"none": 0, "next": 1, "random": 2}
@@ -84,10 +85,10 @@ def _orders(ifindex: int, frame: bytes, sources: Sources) -> bytes:
 
 
 def _hold(program: int) -> int:
-    """Attach the program to a new device that stays down; its ifindex."""
+    """Attach the program to a new device that stays down, a receive queue a stream; its ifindex."""
     with IPRoute() as ip:
         name = f"spare{program}"
-        ip.link("add", ifname=name, kind="veth", peer={"ifname": f"{name}p"})
+        ip.link("add", ifname=name, kind="veth", peer={"ifname": f"{name}p"}, num_rx_queues=STREAMS)
         index: int = ip.link_lookup(ifname=name)[0]
         ip.link("set", index=index, xdp_fd=program)
         return index
@@ -99,12 +100,15 @@ def _release(index: int) -> None:
 
 
 class Generator:
-    """Sends one frame, under changing sources, out of a device of a namespace; a context manager."""
+    """Sends frames, under changing sources, out of a device of a namespace; a context manager.
+
+    Up to STREAMS threads may send at a time, each as a stream of its own.
+    """
 
     def __init__(self, namespace: Namespace, ifindex: int) -> None:
         self._namespace = namespace
         self._ifindex = ifindex
-        self._loaded = compiled(SOURCE, ["generate"], ["orders"])
+        self._loaded = compiled(SOURCE, ["generate"], ["orders"], [f"-DSTREAMS={STREAMS}"])
         self._program = self._loaded.programs["generate"]
         self._spare = namespace.call(_hold, self._program)
 
@@ -128,6 +132,7 @@ class Generator:
         seconds: float | None = None,
         rate: float | None = None,
         cpu: int | None = None,
+        stream: int = 0,
         stop: Callable[[], bool] = lambda: False,
     ) -> Sent:
         """Send until `frames` are out, `seconds` have passed or `stop` says so; without end otherwise.
@@ -136,7 +141,8 @@ class Generator:
         frame is whole, from its Ethernet header. Raises DataplaneError if the kernel refuses.
         """
         orders = _orders(self._ifindex, frame, sources or Sources())
-        bpf.map_update(self._loaded.maps["orders"], struct.pack("=I", 0), orders)
+        bpf.map_update(self._loaded.maps["orders"], struct.pack("=I", stream), orders)
+        run = _live_run(self._program, self._spare, stream, frame)
         result: list[Sent | BaseException] = []
 
         def work() -> None:
@@ -144,7 +150,7 @@ class Generator:
                 self._namespace.enter()
                 if cpu is not None:
                     os.sched_setaffinity(0, {cpu})
-                result.append(self._send(frame, frames, seconds, rate, stop))
+                result.append(_send(run, frames, seconds, rate, stop))
             except BaseException as error:  # noqa: BLE001 - raised again by the caller's thread
                 result.append(error)
 
@@ -155,46 +161,45 @@ class Generator:
             raise result[0]
         return result[0]
 
-    def _send(
-        self,
-        frame: bytes,
-        frames: int | None,
-        seconds: float | None,
-        rate: float | None,
-        stop: Callable[[], bool],
-    ) -> Sent:
-        begin = time.monotonic_ns()
-        end = begin + round(seconds * 1e9) if seconds is not None else None
-        run = _live_run(self._program, frame)
-        sent = 0
-        while True:
-            now = time.monotonic_ns()
-            if (end is not None and now >= end) or (frames is not None and sent >= frames) or stop():
-                return Sent(sent, begin, now)
-            due = 64 * BATCH if rate is None else int((now - begin) * rate / 1e9) + 1 - sent
-            if frames is not None:
-                due = min(due, frames - sent)
-            if due > 0:
-                run(due)
-                sent += due
-            else:
-                time.sleep(min(1 / (rate or 1), 0.001))
+
+def _send(
+    run: Callable[[int], None],
+    frames: int | None,
+    seconds: float | None,
+    rate: float | None,
+    stop: Callable[[], bool],
+) -> Sent:
+    begin = time.monotonic_ns()
+    end = begin + round(seconds * 1e9) if seconds is not None else None
+    sent = 0
+    while True:
+        now = time.monotonic_ns()
+        if (end is not None and now >= end) or (frames is not None and sent >= frames) or stop():
+            return Sent(sent, begin, now)
+        due = 64 * BATCH if rate is None else int((now - begin) * rate / 1e9) + 1 - sent
+        if frames is not None:
+            due = min(due, frames - sent)
+        if due > 0:
+            run(due)
+            sent += due
+        else:
+            time.sleep(min(1 / (rate or 1), 0.001))
 
 
-def _live_run(program: int, frame: bytes) -> Callable[[int], None]:
+def _live_run(program: int, device: int, stream: int, frame: bytes) -> Callable[[int], None]:
     """A function that has the kernel send the frame so many times."""
     data = ctypes.create_string_buffer(frame, len(frame))
+    context = ctypes.create_string_buffer(struct.pack("=6I", 0, len(frame), 0, device, stream, 0), 24)
     number = bpf.SYSCALL[os.uname().machine]
 
     def run(count: int) -> None:
         attributes = struct.pack(
-            "=IIIIQQIIIIQQIII", program, 0, len(frame), 0, ctypes.addressof(data), 0, count, 0, 0, 0, 0, 0,
-            LIVE_FRAMES, 0, min(count, BATCH),
+            "=IIIIQQIIIIQQIII", program, 0, len(frame), 0, ctypes.addressof(data), 0, count, 0, len(context),
+            0, ctypes.addressof(context), 0, LIVE_FRAMES, 0, min(count, BATCH),
         ).ljust(128, b"\0")  # fmt: skip
         if _libc.syscall(number, bpf.PROG_TEST_RUN, attributes, 80) < 0:
             text = os.strerror(ctypes.get_errno())
-            raise DataplaneError(
-                f"generating {count} frames of {len(frame)} bytes: {text}", "Linux 5.18 or newer can"
-            )
+            what = f"generating {count} frames of {len(frame)} bytes: {text}"
+            raise DataplaneError(what, "Linux 5.18 or newer can")
 
     return run
