@@ -5,9 +5,9 @@ from fractions import Fraction
 from random import Random
 
 import pytest
-from support.policy import limit, publish
 
 from support.bpf import XDP_DROP, XDP_PASS, Kernel
+from support.policy import limit, publish
 from support.reference.frames import ethernet, ipv4, udp
 
 START = 1_000_000_000_000
@@ -70,7 +70,8 @@ def test_overload_never_gains_a_packet_and_loses_less_than_one_in_a_hundred(
 ) -> None:
     burst, steps, rng = 10, 20_000, Random(load)
     publish(kernel, [limit(rate=rate, burst=str(burst), key="src")])
-    amount, period = int(rate.split("/", maxsplit=1)[0]), {"s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND}[rate[-1]]
+    number, _, word = rate.partition("/")
+    amount, period = int(number), {"s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND}[word]
     gap, now, frame, admitted = Fraction(period, amount * load), Fraction(START), packet(), 0
     for _ in range(steps):
         now += gap * rng.randrange(0, 3)

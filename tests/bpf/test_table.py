@@ -5,9 +5,9 @@ from ipaddress import ip_address
 
 import numpy as np
 import pytest
-from support.policy import limit, publish
 
 from support.bpf import SECRET, XDP_PASS, Kernel
+from support.policy import limit, publish
 from support.reference.frames import ethernet, ipv4, ipv6, tcp, udp
 from support.reference.key import Key, Lengths
 from support.reference.parser import parse
@@ -24,7 +24,8 @@ def packet(source: int) -> bytes:
 
 def colliding(kernel: Kernel, count: int, uid: int, first: int = 0x0A000001) -> list[bytes]:
     """Packets of sources whose buckets all lie in set 0."""
-    found, source = [], first
+    found: list[bytes] = []
+    source = first
     while len(found) < count:
         frame = packet(source)
         if SOURCE.fingerprint(SECRET, uid, parse(frame)) % kernel.dp.sizes.sets == 0:
@@ -43,7 +44,7 @@ def drain(kernel: Kernel, frame: bytes, now: int) -> int:
 
 
 def test_an_idle_bucket_goes_before_a_live_one(kernel: Kernel) -> None:
-    uid = publish(kernel, [limit(rate="10/s", burst="5", key="src")]).rules.limits[0].uid
+    uid = publish(kernel, [limit(rate="10/s", burst="5", key="src")]).uid
     frames = colliding(kernel, WAYS + 1, uid)
     idle, live, newcomer = frames[0], frames[1:WAYS], frames[WAYS]
     kernel.run(idle, START)
@@ -55,7 +56,7 @@ def test_an_idle_bucket_goes_before_a_live_one(kernel: Kernel) -> None:
 
 
 def test_a_newcomer_to_a_full_set_of_live_buckets_inherits_the_smallest_debt(kernel: Kernel) -> None:
-    uid = publish(kernel, [limit(rate="10/s", burst="5", key="src")]).rules.limits[0].uid
+    uid = publish(kernel, [limit(rate="10/s", burst="5", key="src")]).uid
     *frames, newcomer = colliding(kernel, WAYS + 1, uid)
     for position, frame in enumerate(frames):
         for _ in range(3 if position == 4 else 5):
@@ -65,7 +66,7 @@ def test_a_newcomer_to_a_full_set_of_live_buckets_inherits_the_smallest_debt(ker
 
 
 def test_a_newcomer_starts_full_where_the_table_opens_on_overflow(kernel: Kernel) -> None:
-    uid = publish(kernel, [limit(rate="10/s", burst="5", key="src")], full_open=True).rules.limits[0].uid
+    uid = publish(kernel, [limit(rate="10/s", burst="5", key="src")], full_open=True).uid
     *frames, newcomer = colliding(kernel, WAYS + 1, uid)
     for frame in frames:
         drain(kernel, frame, START)
@@ -73,7 +74,7 @@ def test_a_newcomer_starts_full_where_the_table_opens_on_overflow(kernel: Kernel
 
 
 def test_pushing_ones_own_bucket_out_of_the_table_gains_nothing(kernel: Kernel) -> None:
-    uid = publish(kernel, [limit(rate="10/s", burst="5", key="src")]).rules.limits[0].uid
+    uid = publish(kernel, [limit(rate="10/s", burst="5", key="src")]).uid
     attacker, *helpers = colliding(kernel, 200, uid)
     admitted, now = 0, START
     for round_ in range(50):
@@ -86,17 +87,13 @@ def test_pushing_ones_own_bucket_out_of_the_table_gains_nothing(kernel: Kernel) 
 
 def test_a_spoofed_flood_forgets_no_live_bucket_while_idle_ones_exist(kernel: Kernel) -> None:
     """One way of each set is the innocent's; the flood's own buckets are idle again at each step."""
-    uid = (
-        publish(
-            kernel,
-            [
-                limit(rate="1/s", burst="10", key="src", match="src 10.0.0.0/8"),
-                limit(rate="1000000/s", burst="1", key="src", match="src 172.16.0.0/12", name="flood"),
-            ],
-        )
-        .rules.limits[0]
-        .uid
-    )
+    uid = publish(
+        kernel,
+        [
+            limit(rate="1/s", burst="10", key="src", match="src 10.0.0.0/8"),
+            limit(rate="1000000/s", burst="1", key="src", match="src 172.16.0.0/12", name="stranger"),
+        ],
+    ).uid
     innocent = colliding(kernel, 1, uid)[0]
     assert drain(kernel, innocent, START) == 10
     for step in range(20_000):
@@ -107,7 +104,7 @@ def test_a_spoofed_flood_forgets_no_live_bucket_while_idle_ones_exist(kernel: Ke
 
 
 def test_the_smallest_tat_of_a_set_never_falls(kernel: Kernel) -> None:
-    uid = publish(kernel, [limit(rate="10/s", burst="5", key="src")]).rules.limits[0].uid
+    uid = publish(kernel, [limit(rate="10/s", burst="5", key="src")]).uid
     least = 0
     for step, frame in enumerate(colliding(kernel, 100, uid)):
         kernel.run(frame, START + step * 1_000_000)
@@ -151,7 +148,7 @@ MAPPED = bytes(10) + b"\xff\xff"
 def test_a_bucket_is_named_for_people_by_its_key(
     kernel: Kernel, key: str, frame: bytes, dport: int, address: bytes
 ) -> None:
-    uid = publish(kernel, [limit(rate="10/s", burst="5", key=key)]).rules.limits[0].uid
+    uid = publish(kernel, [limit(rate="10/s", burst="5", key=key)]).uid
     kernel.run(frame, START)
     names = kernel.dp.bucket_keys["key"][kernel.dp.buckets["fingerprint"] != 0]
     assert len(names) == 1

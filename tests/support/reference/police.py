@@ -83,6 +83,22 @@ class Verdict:
     slot: int = NO_SLOT
 
 
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What the limit at a position would say; `level`: time units its bucket is short of full."""
+
+    position: int
+    cost: int
+    level: int
+    tau: int
+    fingerprint: int
+
+    @property
+    def conforms(self) -> bool:
+        """Whether the bucket holds the packet's tokens. What CPUs hold on lease is not looked at."""
+        return self.level + self.cost <= self.tau
+
+
 @dataclass(slots=True)
 class LimitCounters:
     """As struct limit_stats. `matched` counts the packets that the limit was asked about."""
@@ -113,7 +129,27 @@ class Police:
         self.reasons[verdict.reason] += 1
         return verdict
 
+    def explain(self, frame: bytes, now_ns: int, interface: str | None = None) -> list[Explanation]:
+        """What each limit that the frame gets to would say, in their order; nothing changes."""
+        packet, now = parse(frame), time_units(now_ns)
+        if self._before_limits(packet, now_ns) is not None:
+            return []
+        said = []
+        for position, limit in enumerate(self.rules.limits):
+            if limit.match.holds(packet, interface):
+                plan = limit.plan_for(packet)
+                fingerprint = limit.key.fingerprint(self.secret, limit.uid, packet)
+                bucket = self.table.find(fingerprint)
+                level = max(bucket.tat - now, 0) if bucket else 0
+                cost = plan.cost(limit.tokens(packet))
+                said.append(Explanation(position, cost, level, plan.tau, fingerprint))
+        return said
+
     def _decide(self, packet: Packet, now_ns: int, interface: str | None) -> Verdict:
+        return self._before_limits(packet, now_ns) or self._limits(packet, now_ns, interface)
+
+    def _before_limits(self, packet: Packet, now_ns: int) -> Verdict | None:
+        """The verdict of what comes before limits; None: the limits decide."""
         if packet.reason in (Reason.CONTROL, Reason.NOT_IP):
             return Verdict(True, packet.reason)
         if packet.control:
@@ -126,7 +162,7 @@ class Police:
             return Verdict(not self.rules.malformed_drop, packet.reason)
         if self._kernel_banned(packet, now_ns):
             return Verdict(False, Reason.KERNEL_BAN)
-        return self._limits(packet, now_ns, interface)
+        return None
 
     def _guards(self, source: Address, now_ns: int) -> Verdict | None:
         """Nobody gets past a limit by putting an exempt IPv4 address into an IPv6 one; a ban finds him."""

@@ -144,7 +144,15 @@ KEYS = (
     ("sport+dport", Key(sport=True, dport=True)),
     ("flow", Key(Lengths(32, 128), Lengths(32, 128), sport=True, dport=True, protocol=True)),
 )
-PACKET_RATES = (("10/s", "1"), ("10/s", "5"), ("1000/s", "20"), ("1/h", "2"), ("100/m", None), ("3/s", "7"))
+PACKET_RATES = (
+    ("10/s", "1"),
+    ("10/s", "5"),
+    ("1000/s", "20"),
+    ("1/h", "2"),
+    ("100/m", None),
+    ("3/s", "7"),
+    ("50/s", "900"),
+)
 BYTE_RATES = (
     ("10KB/s", "1514B"),
     ("1mbit/s", "3KB"),
@@ -230,11 +238,11 @@ def random_phrase(rng: Random, name: str) -> Phrase:
         measure=rng.choice(("ip", "frame")) if in_bytes else "packets",
     )
     overrides: tuple[control.Override, ...] = ()
-    if (key.src or key.dst) and rng.randrange(2):
+    ends = key.src or key.dst
+    if ends and rng.randrange(2):
         pool = BYTE_RATES if in_bytes else PACKET_RATES
-        overrides = tuple(
-            _random_override(rng, name, pool, str(prefix)) for prefix in random_prefixes(rng, (4, 6))
-        )
+        wide = [p for p in random_prefixes(rng, (4, 6)) if p.prefixlen <= (ends.v4, ends.v6)[p.version == 6]]
+        overrides = tuple(_random_override(rng, name, pool, str(prefix)) for prefix in wide)
     return Phrase(limit, match, key, ban_ns if action == "ban" else 0, overrides)
 
 
