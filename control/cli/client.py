@@ -14,6 +14,7 @@ from valkyrie.control.errors import InvalidInput, PermissionRefused, Unavailable
 MAX_ANSWER = 256 * 1024 * 1024
 MAX_EVENT_LINE = 1024 * 1024
 TIMEOUT = 30.0
+START = "start it with `systemctl start valkyried`"
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -143,7 +144,7 @@ class Client:
 
     def _unavailable(self, error: Exception) -> ValkyrieError:
         """What a failed system call on the socket means to the person at the terminal."""
-        doctor = "start it with `systemctl start valkyried`; `valkyrie-ctl doctor` says what is missing"
+        doctor = f"{START}; `valkyrie-ctl doctor` says what is missing"
         if isinstance(error, FileNotFoundError):
             return Unavailable(f"valkyried is not running: there is no socket {self.path}", doctor)
         if isinstance(error, ConnectionRefusedError):

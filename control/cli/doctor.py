@@ -27,19 +27,22 @@ def local_checks() -> list[dict[str, Any]]:
 
 
 def examined(client: "Client") -> list[dict[str, Any]]:
-    """The daemon's checks, or without it those of this process and a failing one for the daemon."""
+    """The daemon's checks, or without it those of this process; the first says how the daemon is."""
     try:
         checks: list[dict[str, Any]] = client.get("/v1/doctor")["checks"]
     except (Unavailable, PermissionRefused) as error:
-        missing = {"name": "daemon", "status": "fail", "found": error.what, "mend": error.hint}
+        from valkyrie.control.cli.client import START
+
+        mend = START if isinstance(error, Unavailable) else error.hint
+        missing = {"name": "valkyried", "status": "fail", "found": error.what, "mend": mend}
         return [missing, *local_checks()]
-    return checks
+    return [{"name": "valkyried", "status": "ok", "found": f"answers at {client.path}", "mend": ""}, *checks]
 
 
 def view(checks: Sequence[dict[str, Any]]) -> list[Block]:
     rows = [[check["name"], check["status"], check["found"], check["mend"]] for check in checks]
     bad = sum(check["status"] == "fail" for check in checks)
-    end = f"{bad} of {len(checks)} checks fail" if bad else "nothing to mend"
+    end = f"{bad} of {len(checks)} checks fail" if bad else "nothing has to be mended"
     return [Table(COLUMNS, rows), Line(end, "red" if bad else "green")]
 
 

@@ -2,7 +2,7 @@
 """events: follow what the daemon tells, one line each."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -46,7 +46,7 @@ def line(event: dict[str, Any]) -> Line:
 
 def follow(
     client: "Client", say: Callable[[str], None], wait: Callable[[float], None]
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """Events for ever; raises Unavailable only when there is no daemon to begin with."""
     told = client.stream("/v1/events")
     while True:

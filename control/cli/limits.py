@@ -116,19 +116,15 @@ def limits() -> None:
 @click.command(
     "set",
     epilog=examples(
-        "valkyrie-ctl limits set web --match 'proto tcp dport 80,443' --key src/32 --rate 1000/s --burst 2000",
+        "valkyrie-ctl limits set web --match 'proto tcp dport 80,443' --key src/32 --rate 1000/s",
         "valkyrie-ctl limits set dns-amp --match 'proto udp sport 53' --key global --rate 50mbit/s --shadow",
         "valkyrie-ctl limits set ssh --match 'proto tcp dport 22 syn' --key src --rate 6/min --ban 10m",
     ),
 )
 @click.argument("name", type=LIMIT)
 @click.option("--match", default="", metavar="MATCH", help="Which packets; without it, all of them.")
-@click.option(
-    "--key", required=True, type=KEY, metavar="KEY", help="Who gets a bucket, as src or global."
-)
-@click.option(
-    "--rate", required=True, type=RATE, metavar="RATE", help="Like 1000/s, 50mbit/s, 2.5MB/s, 10/h."
-)
+@click.option("--key", required=True, type=KEY, metavar="KEY", help="Who gets a bucket, as src or global.")
+@click.option("--rate", required=True, type=RATE, metavar="RATE", help="Like 1000/s, 50mbit/s or 10/h.")
 @click.option("--burst", metavar="SIZE", help="Like 2000 (packets) or 64KB; without it, one second's worth.")
 @click.option("--shadow", is_flag=True, help="Only count what would be dropped.")
 @click.option(

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner, Result
-from support.fake_api import FakeApi, Request, serving
 
+from support.fake_api import FakeApi, Request, serving
 from valkyrie.control.cli.main import PROGRAM, cli
 
 ROOT = Path(__file__).parents[2]

@@ -130,6 +130,8 @@ class FakeApi:
                 checked(request.body, route.body)
             if request.path in self.answers:
                 return self.answers[request.path]
+            if not hasattr(self, route.handler):
+                raise RefusedError(503, "unavailable", f"the test gave no answer for {request.path}")
             handler: Callable[..., Any] = getattr(self, route.handler)
             return handler(request, *map(unquote, found.groups()))
         raise RefusedError(404, "not-found", f"the API has no {request.method} {request.path}")

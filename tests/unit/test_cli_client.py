@@ -4,9 +4,9 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from support.ctl import ctl_with
 from support.fake_api import FakeApi, RefusedError
-
 from valkyrie.control.cli.client import Client, error_classes, error_from
 from valkyrie.control.cli.exits import MEANINGS
 from valkyrie.control.errors import InvalidInput, NotFound, Unavailable, ValkyrieError
@@ -37,7 +37,8 @@ def test_silence_ends_with_the_timeout(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [b"", b"garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", b"HTTP/1.1 200 OK\r\n\r\n{"]
+    "answer",
+    [b"", b"garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", b"HTTP/1.1 200 OK\r\n\r\n{"],
 )
 def test_what_does_not_speak_the_api_is_unavailable(tmp_path: Path, answer: bytes) -> None:
     path = str(tmp_path / "other")
@@ -69,7 +70,9 @@ def test_every_error_word_has_its_exit_code(tmp_path: Path, kind: type[ValkyrieE
 
 
 def test_the_place_of_wrong_input_is_kept() -> None:
-    error = error_from(400, b'{"error": {"code": "invalid", "what": "w", "hint": "h", "where": "limits[2].rate"}}')
+    error = error_from(
+        400, b'{"error": {"code": "invalid", "what": "w", "hint": "h", "where": "limits[2].rate"}}'
+    )
     assert isinstance(error, InvalidInput)
     assert error.where == "limits[2].rate"
 
@@ -80,7 +83,9 @@ def test_words_of_a_later_version_are_plain_errors() -> None:
     assert (error.what, error.exit_code) == ("w", 1)
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"error": 1}', b'{"error": {"code": "x"}}', b"\xff"])
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"[]", b'{"error": 1}', b'{"error": {"code": "x"}}', b"\xff"]
+)
 def test_an_error_without_words_still_says_something(body: bytes) -> None:
     assert "HTTP 500" in error_from(500, body).what
 

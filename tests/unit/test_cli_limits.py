@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
+
 from support.ctl import Ctl, ctl_with
 from support.fake_api import RefusedError
 
@@ -52,7 +53,8 @@ def test_measure_is_sent_only_when_given(ctl: Ctl) -> None:
 def test_shadow_and_ban_together_are_refused_before_anything_is_sent(ctl: Ctl) -> None:
     result = ctl(*WEB, "--shadow", "--ban", "10m")
     assert result.exit_code == 2
-    assert "--shadow" in result.stderr and "--ban" in result.stderr
+    assert "--shadow" in result.stderr
+    assert "--ban" in result.stderr
     assert ctl.api.requests == []
 
 
@@ -144,19 +146,20 @@ def test_delete_deletes(ctl: Ctl) -> None:
 def test_a_name_cannot_become_another_path(ctl: Ctl) -> None:
     result = ctl("limits", "delete", "../status?x=1")
     assert result.exit_code == 3
-    assert [request.path for request in ctl.api.requests][0] == "/v1/limits/..%2Fstatus%3Fx%3D1"
+    assert ctl.api.requests[0].path == "/v1/limits/..%2Fstatus%3Fx%3D1"
 
 
 def test_explain_shows_what_each_limit_would_say(ctl: Ctl) -> None:
+    full = {"tokens_left": 9, "burst": 9, "retry_after_ns": 0}
+    empty = {"tokens_left": 0, "burst": 10, "retry_after_ns": 1_500_000_000}
     ctl.api.answers["/v1/explain"] = {
         "verdict": "drop",
         "reason": "limit",
         "limits": [
-            {"name": "a", "matched": False, "conforms": True, "tokens_left": 9, "burst": 9, "retry_after_ns": 0},
-            {"name": "b", "matched": True, "conforms": False, "tokens_left": 0, "burst": 10,
-             "retry_after_ns": 1_500_000_000},
+            {"name": "a", "matched": False, "conforms": True, **full},
+            {"name": "b", "matched": True, "conforms": False, **empty},
         ],
-    }  # fmt: skip
+    }
     lines = ctl.good("limits", "explain", "src", "198.51.100.7", "proto", "tcp", "syn").splitlines()
     assert ctl.sent().body == {"packet": "src 198.51.100.7 proto tcp syn"}
     assert lines[0] == "drop: limit"

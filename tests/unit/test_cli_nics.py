@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from support.ctl import ROOT, Ctl, ctl_with
 from support.fake_api import RefusedError
-
 from valkyrie.control.cli.protect import client_address, parent_of, ssh_client
 
 SSH = "198.51.100.9 50022 192.0.2.1 22"
@@ -49,7 +49,8 @@ def test_a_trial_says_how_to_keep_it(ctl: Ctl) -> None:
 def test_generic_mode_is_said_clearly(ctl: Ctl) -> None:
     ctl.api.mode = "generic"
     text = ctl.good("attach", "veth0")
-    assert "attached, generic mode" in text and "slower" in text
+    assert "attached, generic mode" in text
+    assert "slower" in text
 
 
 def test_confirm_and_detach(ctl: Ctl) -> None:
@@ -64,7 +65,8 @@ def test_a_foreign_program_is_shown_and_has_its_exit_code(ctl: Ctl) -> None:
     ctl.api.refuse = RefusedError(409, "foreign", what, "--replace takes its place")
     result = ctl("attach", "eth0")
     assert result.exit_code == 8
-    assert what in result.stderr and "--replace" in result.stderr
+    assert what in result.stderr
+    assert "--replace" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,11 @@ def test_a_dropped_variable_is_found_in_the_process_that_called_sudo() -> None:
         "env", "-i", f"PYTHONPATH={ROOT / '.src'}", sys.executable, "-c",
         "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]], check=True)", ask,
     ]  # fmt: skip
-    outer = [sys.executable, "-c", "import json, subprocess, sys; subprocess.run(json.loads(sys.argv[1]), check=True)"]
+    outer = [
+        sys.executable,
+        "-c",
+        "import json, subprocess, sys; subprocess.run(json.loads(sys.argv[1]), check=True)",
+    ]
     told = subprocess.run(
         [*outer, json.dumps(inner)],
         env={**os.environ, "SSH_CONNECTION": SSH},

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
+
 from support.ctl import Ctl, ctl_with
 from support.fake_api import RefusedError
 
@@ -104,7 +105,9 @@ def test_bytes_that_are_no_text_are_refused(ctl: Ctl, tmp_path: Path) -> None:
 
 
 def test_export_can_be_applied_again(ctl: Ctl) -> None:
-    ctl.good("limits", "set", "web", "--match", "proto tcp", "--key", "src", "--rate", "1/s", "--burst", "2000")
+    ctl.good(
+        "limits", "set", "web", "--match", "proto tcp", "--key", "src", "--rate", "1/s", "--burst", "2000"
+    )
     document = json.loads(ctl.good("limits", "export", "-o", "json"))
     text = ctl.good("limits", "export")
     ctl.good("limits", "apply", "-f", "-", stdin=text)

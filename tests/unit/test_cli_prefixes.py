@@ -3,8 +3,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.ctl import Ctl, ctl_with
 
+from support.ctl import Ctl, ctl_with
 from valkyrie.control.cli.prefixes import ends_in
 
 
@@ -40,7 +40,8 @@ def test_removing_what_is_not_there_brings_what_was_meant(ctl: Ctl) -> None:
 def test_a_wrong_time_is_named_before_anything_is_sent(ctl: Ctl) -> None:
     result = ctl("ban", "add", "203.0.113.0/24", "--for", "soon")
     assert result.exit_code == 2
-    assert "--for" in result.stderr and "'soon'" in result.stderr
+    assert "--for" in result.stderr
+    assert "'soon'" in result.stderr
     assert ctl.api.requests == []
 
 
