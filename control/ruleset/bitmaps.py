@@ -14,11 +14,9 @@ from valkyrie.control.abi import BITMAP_WORDS
 Rows = NDArray[np.uint64]  # shape (n, BITMAP_WORDS)
 Indexes = NDArray[np.int64]
 
-# Odd constants of high entropy; any would do, a collision is found and costs only time.
-_MIX = np.array(
-    [0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93], dtype=np.uint64
-)
-_HALF = np.uint64(32)
+# Of splitmix64's finalizer; a collision of digests is found and costs only time.
+_MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+_STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
 def bitmap_of(positions: Iterable[int]) -> NDArray[np.uint64]:
@@ -40,13 +38,19 @@ def single_bits(positions: NDArray[Any]) -> Rows:
 
 def distinct(rows: Rows) -> tuple[Rows, Indexes]:
     """The distinct rows, and for each row the index of its like among them."""
-    mixed = rows ^ rows >> _HALF
     digest = np.zeros(len(rows), np.uint64)
     for word in range(BITMAP_WORDS):
-        digest = (digest ^ mixed[:, word]) * _MIX[word]
-        digest ^= digest >> _HALF
+        digest = _mixed(digest + _STEP ^ rows[:, word])
     _, first, which = np.unique(digest, return_index=True, return_inverse=True)
     found: Rows = rows[first]
     if not np.array_equal(found[which], rows):
         found, which = np.unique(rows, axis=0, return_inverse=True)
     return found, which.reshape(-1).astype(np.int64)
+
+
+def _mixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Each word replaced by another that depends on all its bits, reversibly."""
+    first, second = _MULTIPLIERS
+    words = (words ^ words >> np.uint64(30)) * first
+    words = (words ^ words >> np.uint64(27)) * second
+    return words ^ words >> np.uint64(31)

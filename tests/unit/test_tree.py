@@ -159,7 +159,7 @@ def test_packing_keeps_the_versions_apart() -> None:
 
 def test_distinct_rows_survive_a_collision_of_their_digests(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = single_bits(np.array([3, 200, 3, 70]))
-    monkeypatch.setattr("valkyrie.control.ruleset.bitmaps._MIX", np.zeros(4, np.uint64))
+    monkeypatch.setattr("valkyrie.control.ruleset.bitmaps._mixed", np.zeros_like)
     found, which = distinct(rows)
     assert len(found) == 3
     assert (found[which] == rows).all()
