@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     Column("LIMIT"),
+    Column("ACTION", styled=True),
     Column("MATCHES", styled=True),
     Column("CONFORMS", styled=True),
     Column("LEFT", right=True),
@@ -26,10 +27,11 @@ def row(limit: dict[str, Any]) -> list[str]:
     from valkyrie.control.units import format_count, format_duration
 
     if not limit["matched"]:
-        return [limit["name"], "no", "", "", "", ""]
+        return [limit["name"], limit["action"], "no", "", "", "", ""]
     retry = limit["retry_after_ns"]
     return [
         limit["name"],
+        limit["action"],
         "yes",
         "yes" if limit["conforms"] else "no",
         format_count(limit["tokens_left"]),

@@ -156,12 +156,12 @@ def test_explain_shows_what_each_limit_would_say(ctl: Ctl) -> None:
         "verdict": "drop",
         "reason": "limit",
         "limits": [
-            {"name": "a", "matched": False, "conforms": True, **full},
-            {"name": "b", "matched": True, "conforms": False, **empty},
+            {"name": "a", "action": "drop", "matched": False, "conforms": True, **full},
+            {"name": "b", "action": "shadow", "matched": True, "conforms": False, **empty},
         ],
     }
     lines = ctl.good("limits", "explain", "src", "198.51.100.7", "proto", "tcp", "syn").splitlines()
     assert ctl.sent().body == {"packet": "src 198.51.100.7 proto tcp syn"}
     assert lines[0] == "drop: limit"
-    assert lines[-2].split() == ["a", "no"]
-    assert lines[-1].split() == ["b", "yes", "no", "0", "10", "1s500ms"]
+    assert lines[-2].split() == ["a", "drop", "no"]
+    assert lines[-1].split() == ["b", "shadow", "yes", "no", "0", "10", "1s500ms"]
