@@ -13,8 +13,6 @@ import ctypes
 import ipaddress
 import os
 import struct
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +24,13 @@ from valkyrie.control.dataplane import bpf
 from valkyrie.control.errors import DataplaneError
 from valkyrie.control.lab.compile import compiled
 from valkyrie.control.lab.netns import Namespace
+from valkyrie.control.lab.pace import Progress, Sent, send_paced
 
 SOURCE = Path(__file__).with_name("generator.bpf.c")
 LIVE_FRAMES = 1 << 1
 STREAMS = 16  # that can send at a time
 BATCH = 64  # frames the kernel makes at a time; a veth's ring takes 256
+FLAT_OUT = 64 * BATCH  # frames a call when no rate is set
 ETHERTYPE_IPV4, ETHERTYPE_IPV6 = 0x0800, 0x86DD
 PICK = {"none": 0, "next": 1, "random": 2}
 _ORDERS = struct.Struct("=6IQ")
@@ -48,24 +48,6 @@ class Sources:
 
     count: int = 1
     pick: str = "none"
-
-
-@dataclass(frozen=True)
-class Sent:
-    """Frames handed to the device, and the monotonic ns before the first and after the last."""
-
-    frames: int
-    begin_ns: int
-    end_ns: int
-
-    @property
-    def seconds(self) -> float:
-        return (self.end_ns - self.begin_ns) / 1e9
-
-    @property
-    def rate(self) -> float:
-        """Frames a second."""
-        return self.frames / self.seconds if self.frames else 0.0
 
 
 def _orders(ifindex: int, frame: bytes, sources: Sources) -> bytes:
@@ -133,57 +115,33 @@ class Generator:
         rate: float | None = None,
         cpu: int | None = None,
         stream: int = 0,
+        progress: Progress | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> Sent:
         """Send until `frames` are out, `seconds` have passed or `stop` says so; without end otherwise.
 
-        `rate` is in frames a second, None for all that the CPU gives; `cpu` is where to run. The
-        frame is whole, from its Ethernet header. Raises DataplaneError if the kernel refuses.
+        `rate` is in frames a second, None for all that the CPU gives; `cpu` is where to run;
+        `progress` counts along. The frame is whole, from its Ethernet header. Raises DataplaneError if
+        the kernel refuses.
         """
         orders = _orders(self._ifindex, frame, sources or Sources())
         bpf.map_update(self._loaded.maps["orders"], struct.pack("=I", stream), orders)
         run = _live_run(self._program, self._spare, stream, frame)
-        result: list[Sent | BaseException] = []
 
-        def work() -> None:
-            try:
-                self._namespace.enter()
-                if cpu is not None:
-                    os.sched_setaffinity(0, {cpu})
-                result.append(_send(run, frames, seconds, rate, stop))
-            except BaseException as error:  # noqa: BLE001 - raised again by the caller's thread
-                result.append(error)
+        def work() -> Sent:
+            if cpu is not None:
+                os.sched_setaffinity(0, {cpu})
+            return send_paced(
+                run,
+                progress or Progress(),
+                frames=frames,
+                seconds=seconds,
+                rate=rate,
+                at_once=FLAT_OUT,
+                stop=stop,
+            )
 
-        thread = threading.Thread(target=work, name="generator")
-        thread.start()
-        thread.join()
-        if isinstance(result[0], BaseException):
-            raise result[0]
-        return result[0]
-
-
-def _send(
-    run: Callable[[int], None],
-    frames: int | None,
-    seconds: float | None,
-    rate: float | None,
-    stop: Callable[[], bool],
-) -> Sent:
-    begin = time.monotonic_ns()
-    end = begin + round(seconds * 1e9) if seconds is not None else None
-    sent = 0
-    while True:
-        now = time.monotonic_ns()
-        if (end is not None and now >= end) or (frames is not None and sent >= frames) or stop():
-            return Sent(sent, begin, now)
-        due = 64 * BATCH if rate is None else int((now - begin) * rate / 1e9) + 1 - sent
-        if frames is not None:
-            due = min(due, frames - sent)
-        if due > 0:
-            run(due)
-            sent += due
-        else:
-            time.sleep(min(1 / (rate or 1), 0.001))
+        return self._namespace.apart(work)
 
 
 def _live_run(program: int, device: int, stream: int, frame: bytes) -> Callable[[int], None]:

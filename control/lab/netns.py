@@ -48,9 +48,15 @@ class Namespace:
         """What the function returns or raises when called inside; one call at a time."""
         return self._thread.submit(function, *args, **kwargs).result()
 
-    def enter(self) -> None:
-        """Move the calling thread, and nothing else of the process, into the namespace for good."""
-        _checked(_libc.setns(self.fd, CLONE_NEWNET), "entering a network namespace")
+    def apart(self, function: Callable[[], R]) -> R:
+        """What the function returns or raises in a new thread inside; any number at a time."""
+
+        def enter() -> R:
+            _checked(_libc.setns(self.fd, CLONE_NEWNET), "entering a network namespace")
+            return function()
+
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="netns") as thread:
+            return thread.submit(enter).result()
 
     @property
     def path(self) -> str:

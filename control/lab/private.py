@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A place for state, socket and pins that nobody else sees and that vanishes with the process."""
+
+import ctypes
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from valkyrie.control.errors import PermissionRefused
+
+CLONE_NEWNS = 0x00020000
+MS_REC, MS_PRIVATE = 0x4000, 0x40000
+MNT_DETACH = 2
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _mount(kind: bytes | None, target: bytes, flags: int = 0) -> None:
+    if _libc.mount(kind, target, kind, flags, None) != 0:
+        text = f"mounting {(kind or b'').decode()} at {target.decode()}: {os.strerror(ctypes.get_errno())}"
+        raise PermissionRefused(text, "the lab needs root: run it with sudo")
+
+
+@contextmanager
+def private_place() -> Iterator[Path]:
+    """An empty directory in memory, with a BPF file system mounted at its folder `bpf`.
+
+    Moves the process into a mount namespace of its own, for good, while it still has one thread;
+    programs that it starts see the place, all others an empty directory.
+    """
+    if _libc.unshare(CLONE_NEWNS) != 0:
+        raise PermissionRefused(
+            f"unshare: {os.strerror(ctypes.get_errno())}", "the lab needs root: run it with sudo"
+        )
+    _mount(None, b"/", MS_REC | MS_PRIVATE)
+    with tempfile.TemporaryDirectory(prefix="valkyrie-lab-") as folder:
+        place = os.fsencode(folder)
+        _mount(b"tmpfs", place)
+        try:
+            bpffs = Path(folder) / "bpf"
+            bpffs.mkdir()
+            _mount(b"bpf", os.fsencode(bpffs))
+            try:
+                yield Path(folder)
+            finally:
+                _libc.umount2(os.fsencode(bpffs), MNT_DETACH)
+        finally:
+            _libc.umount2(place, MNT_DETACH)
