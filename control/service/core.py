@@ -43,6 +43,7 @@ class Core:
         self.serial = state.serial()
         self.changed = asyncio.Event()  # set after every change: timers look again
         self._cache = CompileCache()
+        self._closed = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="change")
 
     async def in_turn(self, work: Callable[[], T]) -> T:
@@ -84,7 +85,7 @@ class Core:
 
     def _put_in_force(self, new: World, write: Callable[[Transaction], None]) -> None:
         old, before = self.world, self.compiled
-        compiled = self.compile(new)
+        compiled = self.compile(new, self.serial + 1)
         published = False
         try:
             with self.state.transaction() as transaction:
@@ -107,7 +108,7 @@ class Core:
         self.serial += 1
         self.world, self.compiled = new, compiled
 
-    def compile(self, world: World) -> CompiledRuleset:
+    def compile(self, world: World, serial: int) -> CompiledRuleset:
         """The ruleset of `world`, not yet in force. Raises InvalidInput or Conflict when it does not fit."""
         settings = self.settings
         return compile_ruleset(
@@ -121,15 +122,21 @@ class Core:
                 event_sample=settings.events.sample,
                 event_rate=settings.events.rate,
             ),
-            serial=self.serial + 1,
+            serial=serial,
             mono_now_ns=self.clock.mono_ns(),
             wall_now_ns=int(self.clock.wall() * 1e9),
             cache=self._cache,
         )
 
+    def start(self) -> None:
+        """Put the world in force for the first time in this process's life."""
+        compiled = self.compile(self.world, self.serial)
+        self.engine.start(compiled)
+        self.compiled = compiled
+
     def publish_again(self) -> None:
-        """Put the world in force as it is: at start, and when the settings were read again."""
-        compiled = self.compile(self.world)
+        """Put the world in force as it is, when the settings were read again."""
+        compiled = self.compile(self.world, self.serial)
         self.engine.publish(compiled)
         self.compiled = compiled
 
@@ -160,7 +167,10 @@ class Core:
         return self.compiled.order if self.compiled is not None else ()
 
     async def close(self) -> None:
-        """Finish the changes that wait, then let go of state and maps."""
+        """Finish the changes that wait, then let go of state and maps. Again: nothing."""
+        if self._closed:
+            return
+        self._closed = True
         await asyncio.to_thread(self._thread.shutdown)
         self.engine.close()
         self.state.close()

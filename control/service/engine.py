@@ -41,6 +41,15 @@ class Engine(Protocol):
     def capacity(self) -> int:
         """Buckets that the table holds."""
 
+    def start(self, ruleset: CompiledRuleset) -> None:
+        """Have the program of this build ready with the ruleset in force, buckets kept. Before all else.
+
+        Raises DataplaneError, Unavailable, PermissionRefused; then what was in force stays so.
+        """
+
+    def finish(self) -> None:
+        """Let go of a former program, once every NIC has been given the new one."""
+
     def publish(self, ruleset: CompiledRuleset) -> None:
         """Put the ruleset in force; what was in force stays whole if this raises."""
 
@@ -63,7 +72,7 @@ class Engine(Protocol):
         """Take our program off, if it is there. Raises Foreign, DataplaneError."""
 
     def attached(self) -> Mapping[str, str]:
-        """NICs that carry our program, with the mode: native or generic."""
+        """NICs that carry our program, with the mode: native or generic. From any thread."""
 
     def figures(self) -> Figures:
         """Counters as they are now. From any thread."""

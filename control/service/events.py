@@ -65,6 +65,10 @@ class Hub:
         for follower in self._followers:
             follower.give(event)
 
+    @property
+    def followed(self) -> bool:
+        return bool(self._followers)
+
     def join(self) -> Follower:
         """A new follower, to be given back by `leave`. Raises Conflict when there are too many."""
         if len(self._followers) >= FOLLOWERS:

@@ -124,5 +124,5 @@ def _checked(limit: Limit, entries: Sequence[dict[str, Any]]) -> list[Override]:
         try:
             checked.append(Override.model_validate({**fields, "limit": limit.name}))
         except InvalidInput as error:
-            raise error.at(f"overrides[{index}]") from error
+            raise error.at(f"overrides[{index}].{error.where}") from error
     return checked

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
@@ -66,7 +67,7 @@ class Nics:
         attached = await self._core.in_turn(work)
         self._core.changed.set()
         self._failing.pop(name, None)
-        self._say("attach", f"{name}: attached in {attached.mode} mode")
+        self.say("attach", f"{name}: attached in {attached.mode} mode")
         return {**self._shown(name, {name: attached.mode}), "note": attached.note}
 
     async def confirm(self, actor: Actor, name: str) -> dict[str, Any]:
@@ -77,14 +78,14 @@ class Nics:
             return world if nic.deadline is None else _with(world, replace(nic, confirm=None, deadline=None))
 
         await self._core.change(actor, "confirm", name, {}, update)
-        return self._shown(name, self._core.engine.attached())
+        return self._shown(name, await asyncio.to_thread(self._core.engine.attached))
 
     async def detach(self, actor: Actor, name: str) -> dict[str, Any]:
         """Take the program off. Raises NotFound when the NIC is not one of ours."""
         check_name(name)
         await self._core.in_turn(lambda: self._detach(actor, name, "detach"))
         self._core.changed.set()
-        self._say("detach", f"{name}: detached")
+        self.say("detach", f"{name}: detached")
         return {"nic": name, "attached": False}
 
     def _detach(self, actor: Actor, name: str, action: str) -> None:
@@ -101,12 +102,15 @@ class Nics:
             now = self._core.clock.wall()
             late = [name for name, nic in self._core.world.nics.items() if nic.remaining(now) == 0]
             for name in late:
+                # From the kernel first: a full disk must not keep anybody locked out.
+                with contextlib.suppress(NotFound):
+                    self._core.engine.detach(name)
                 self._detach(DAEMON, name, "detach.unconfirmed")
             return late
 
         late = await self._core.in_turn(work)
         for name in late:
-            self._say("detach", f"{name}: not confirmed in time, so detached")
+            self.say("detach", f"{name}: not confirmed in time, so detached")
         return late
 
     def next_deadline(self) -> float | None:
@@ -115,24 +119,29 @@ class Nics:
         left = [nic.remaining(now) for nic in self._core.world.nics.values()]
         return min((seconds for seconds in left if seconds is not None), default=None)
 
-    async def restore(self) -> list[str]:
-        """Attach again what should be attached and is not; take off what nobody asked for.
+    async def restore(self, *, strays: bool = False) -> list[str]:
+        """Attach again what should be attached and is not. NICs that are away stay wanted.
 
-        Called at start and at every link event. NICs that are away stay wanted. What cannot be
-        attached is said once until it changes.
+        `strays`, at start: also take off what a detach that was cut short has left. What cannot
+        be attached is said once until it changes.
         """
-        done = await self._core.in_turn(self._restore)
+        done = await self._core.in_turn(lambda: [*(self._take_off_strays() if strays else ()), *self._restore()])
         for line in done:
-            self._say("link", line)
+            self.say("link", line)
         return done
+
+    def _take_off_strays(self) -> list[str]:
+        strays = sorted(self._core.engine.attached().keys() - self._core.world.nics.keys())
+        for name in strays:
+            self._core.engine.detach(name)
+        return [f"{name}: detached, as asked before the daemon was stopped" for name in strays]
 
     def _restore(self) -> list[str]:
         done: list[str] = []
-        attached = self._core.engine.attached()
-        for name in sorted(attached.keys() - self._core.world.nics.keys()):
-            self._core.engine.detach(name)
-            done.append(f"{name}: detached, as asked before the daemon was stopped")
+        now = self._core.clock.wall()
         for name, nic in self._core.world.nics.items():
+            if nic.remaining(now) == 0:
+                continue
             try:
                 put_back = self._core.engine.adopt(name, slot=nic.slot, mode=nic.mode)
             except NotFound:
@@ -150,8 +159,8 @@ class Nics:
                 done.append(f"{name}: attached again, in {put_back.mode} mode")
         return done
 
-    def list(self) -> list[dict[str, Any]]:
-        attached = self._core.engine.attached()
+    async def list(self) -> list[dict[str, Any]]:
+        attached = await asyncio.to_thread(self._core.engine.attached)
         return [self._shown(name, attached) for name in self._core.world.nics]
 
     def _shown(self, name: str, attached: Any) -> dict[str, Any]:
@@ -166,7 +175,7 @@ class Nics:
             "problem": self._failing.get(name, ""),
         }
 
-    def _say(self, kind: str, what: str) -> None:
+    def say(self, kind: str, what: str) -> None:
         log.info("%s", what)
         self._tell(kind, what)
 

@@ -7,10 +7,7 @@ import asyncio
 from typing import Any
 
 from valkyrie.control.audit import Actor
-from valkyrie.control.diff import diff
-from valkyrie.control.document import from_document, to_document
 from valkyrie.control.service.core import Core
-from valkyrie.control.service.world import World, with_desired
 
 
 class Policy:
@@ -18,11 +15,5 @@ class Policy:
         self._core = core
 
     async def export(self) -> dict[str, Any]:
+        from valkyrie.control.document import to_document
         return await asyncio.to_thread(to_document, self._core.world.desired)
-
-    async def apply(self, actor: Actor, document: dict[str, Any], *, dry_run: bool) -> dict[str, Any]:
-        """Make the policy the document's; what it does not name is deleted.
-
-        A dry run compiles too, so that what it says would work does. Raises InvalidInput naming the field.
-        """
-        wanted = await asyncio.to_thread(from_document, document)

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from valkyrie.control.config import Settings
 from valkyrie.control.service.clock import Clock
 from valkyrie.control.service.core import Core
+from valkyrie.control.service.drops import Drops
 from valkyrie.control.service.engine import Engine
 from valkyrie.control.service.events import Hub
 from valkyrie.control.service.guards import Guards
@@ -15,6 +18,8 @@ from valkyrie.control.service.policy import Policy
 from valkyrie.control.service.talkers import Talkers
 from valkyrie.control.service.views import Views
 from valkyrie.control.state.store import State
+
+FIXED = ("state_dir", "socket", "bpffs", "group", "read_group")
 
 
 class Service:
@@ -29,14 +34,38 @@ class Service:
         self.nics = Nics(self.core, self.hub.tell)
         self.policy = Policy(self.core)
         self.talkers = Talkers(clock.wall)
+        self.drops = Drops(self.core, self.hub, self.talkers)
         self.views = Views(self.core, self.nics, self.talkers, version)
 
     async def start(self) -> None:
         """Put in force what the state says, and attach what should be attached."""
-        await self.core.in_turn(self.core.publish_again)
-        await self.core.in_turn(self.core.settle)
+        self.hub.bind(asyncio.get_running_loop())
+        await self.core.in_turn(self.core.start)
         await self.nics.expire()
-        await self.nics.restore()
+        await self.nics.restore(strays=True)
+        await self.core.in_turn(self.core.engine.finish)
+        await self.core.in_turn(self.core.settle)
+
+    async def reload(self, settings: Settings) -> list[str]:
+        """Put settings in force that can change while running; those that cannot are named."""
+        old = self.core.settings
+        fixed = [name for name in FIXED if getattr(old, name) != getattr(settings, name)]
+        if old.table.buckets != settings.table.buckets:
+            fixed.append("table.buckets")
+        table = settings.table.model_copy(update={"buckets": old.table.buckets})
+        kept = {name: getattr(old, name) for name in FIXED}
+        wanted = settings.model_copy(update={**kept, "table": table})
+
+        def work() -> None:
+            self.core.settings = wanted
+            try:
+                self.core.publish_again()
+            except BaseException:
+                self.core.settings = old
+                raise
+
+        await self.core.in_turn(work)
+        return fixed
 
     async def close(self) -> None:
         """End the streams and the changes under way. What is enforced stays in force."""

@@ -47,7 +47,7 @@ class Views:
         core = self._core
         figures = core.engine.figures()
         live = await asyncio.to_thread(core.engine.occupancy)
-        nics = self._nics.list()
+        nics = await self._nics.list()
         return {
             "version": self._version,
             "pid": os.getpid(),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from valkyrie.control.limits import Desired, Limit
+from valkyrie.control.limits import Desired, Limit, Override
 from valkyrie.control.state.nics import Nic
 from valkyrie.control.state.slots import Allotment
 
@@ -30,6 +30,14 @@ class World:
     def overrides_of(self) -> Counter[str]:
         """How many overrides each limit has."""
         return Counter(entry.limit for entry in self.desired.overrides)
+
+    @cached_property
+    def name_of_slot(self) -> dict[int, str]:
+        """Limits by the slot of their counters."""
+        return {slot.slot: name for name, slot in self.allotment.slots.items()}
+
+    def overrides_for(self, name: str) -> list[Override]:
+        return [entry for entry in self.desired.overrides if entry.limit == name] if self.overrides_of[name] else []
 
     def protects(self, always: Iterable[str]) -> tuple[str, ...]:
         """Prefixes that are never dropped: the settings' and those of every NIC."""

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""valkyried: read the settings, open the state, have the program enforce it, then serve the API.
+
+What is attached stays attached when this process ends, however it ends; only `detach` takes it off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.metadata
+import logging
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from valkyrie.control.api.server import Server, make_server
+from valkyrie.control.config import Settings, load_settings
+from valkyrie.control.dataplane.watch import LinkWatch
+from valkyrie.control.errors import ValkyrieError
+from valkyrie.control.lifecycle import forever, keep, ping, watch_links
+from valkyrie.control.sdnotify import notify, watchdog_interval
+from valkyrie.control.service.clock import RANDOM_BYTES, Clock
+from valkyrie.control.service.kernel import KernelEngine
+from valkyrie.control.service.service import Service
+from valkyrie.control.state.store import State
+
+log = logging.getLogger("valkyried")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run until SIGTERM or SIGINT; the exit status is the error's, 0 when asked to end."""
+    parser = argparse.ArgumentParser(prog="valkyried", description="the daemon of the Valkyrie appliance")
+    parser.add_argument("--config", type=Path, help="settings; else $VALKYRIE_CONFIG, else /etc/valkyrie/valkyrie.yaml")
+    path = parser.parse_args(arguments).config
+    try:
+        settings = load_settings(path)
+        logging.basicConfig(
+            level=settings.log.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
+        )
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_run(settings, path))
+    except ValkyrieError as error:
+        where = getattr(error, "where", "")
+        print(f"valkyried: {error.what}" + (f" ({where})" if where else ""), file=sys.stderr)
+        if error.hint:
+            print(f"  {error.hint}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+async def _run(settings: Settings, path: Path | None) -> None:
+    version = importlib.metadata.version("valkyrie")
+    state = State.open(settings.database, RANDOM_BYTES)
+    engine = KernelEngine(settings, state.secret, RANDOM_BYTES)
+    service = Service(settings, state, engine, Clock(), version)
+    try:
+        # Before the first look at the NICs, so that nothing that happens in between is missed.
+        with LinkWatch() as links:
+            await service.start()
+            await _serve(settings, path, service, engine, links)
+    finally:
+        await service.close()
+    log.info("ended; what is attached goes on being policed")
+
+
+async def _serve(
+    settings: Settings, path: Path | None, service: Service, engine: KernelEngine, links: LinkWatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    server = make_server(settings, service)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _end, server, service)
+    reloads: set[asyncio.Task[None]] = set()
+    loop.add_signal_handler(signal.SIGHUP, lambda: _spawn(reloads, _reload(service, path)))
+    tasks = [
+        loop.create_task(forever("the timer", lambda: keep(service))),
+        loop.create_task(forever("the link watch", lambda: watch_links(service, links.events(), engine.program_id))),
+        loop.create_task(forever("the event reader", lambda: service.drops.pump(engine.events()))),
+    ]
+    interval = watchdog_interval()
+    if interval is not None:
+        tasks.append(loop.create_task(ping(interval, notify)))
+    try:
+        await server.run_until_told(lambda: notify("READY=1"))
+    finally:
+        notify("STOPPING=1")
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, *reloads, return_exceptions=True)
+
+
+def _end(server: Server, service: Service) -> None:
+    server.should_exit = True
+    service.hub.close()
+
+
+def _spawn(running: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.get_running_loop().create_task(work)
+    running.add(task)
+    task.add_done_callback(running.discard)
+
+
+async def _reload(service: Service, path: Path | None) -> None:
+    """Read the settings again. Wrong ones are said and the old ones stay in force."""
+    try:
+        waiting = await service.reload(load_settings(path))
+    except ValkyrieError as error:
+        log.error("settings not reloaded: %s", error)  # noqa: TRY400 - no bug, so no traceback
+        return
+    if waiting:
+        log.warning("these settings take effect at the next start: %s", ", ".join(waiting))
+    logging.getLogger().setLevel(service.core.settings.log.upper())
+    log.info("settings reloaded")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel's data plane as the service sees it."""
+
+from __future__ import annotations
+
+import logging
+import struct
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from typing import Any, cast
+
+from valkyrie.control.config import Settings
+from valkyrie.control.dataplane import attach, buckets, build, explain, maps, migrate, stats
+from valkyrie.control.dataplane.attach import Wish
+from valkyrie.control.dataplane.build import Outcome
+from valkyrie.control.dataplane.events import Event, EventReader
+from valkyrie.control.dataplane.keyname import record_of
+from valkyrie.control.dataplane.maps import Dataplane
+from valkyrie.control.dataplane.packet import build as build_packet
+from valkyrie.control.dataplane.packet import parse as parse_packet
+from valkyrie.control.dataplane.source import Sizes, possible_cpus
+from valkyrie.control.errors import InvalidInput
+from valkyrie.control.limits import Limit
+from valkyrie.control.ruleset.compile import CompiledRuleset
+from valkyrie.control.service.engine import Attached, Figures
+from valkyrie.control.service import told
+from valkyrie.control.service.told import Pricing
+from valkyrie.control.service.world import World
+
+log = logging.getLogger(__name__)
+
+WAYS = 8
+NODES = 262_144
+ETHERNET_BYTES, VLAN_BYTES = 14, 4
+
+
+class KernelEngine:
+    """Pinned maps and program. Satisfies service.engine.Engine."""
+
+    def __init__(self, settings: Settings, secret: bytes, random_bytes: Callable[[int], bytes]) -> None:
+        """`secret` are the 16 bytes for the bucket hash, kept with the state so that buckets find their place."""
+        self._pins = settings.pin_dir
+        self._record = settings.state_dir / "build.json"
+        self._sizes = Sizes(settings.table.buckets // WAYS, NODES, possible_cpus())
+        self._secret = struct.unpack("=QQ", secret)
+        self._random_bytes = random_bytes
+        self._opened: Dataplane | None = None
+        self._outcome: Outcome | None = None
+
+    def start(self, ruleset: CompiledRuleset) -> None:
+        if migrate.needed(self._pins, self._sizes):
+            self._migrate(ruleset)
+        else:
+            self._outcome = build.ensure(self._pins, self._sizes, self._record)
+            self._opened = Dataplane(self._pins)
+            maps.initialise(self._opened, self._secret, *struct.unpack("=Q", self._random_bytes(8)))
+            self._opened.publish(ruleset)
+        log.info("program %d %s", self._made.build.prog_id, self._made.how)
+
+    def _migrate(self, ruleset: CompiledRuleset) -> None:
+        """Another table size or ABI: the old program polices until each NIC has the new one."""
+        made = migrate.begin(
+            self._pins, self._sizes, self._record, lambda plane: plane.publish(ruleset), time.monotonic_ns
+        )
+        self._outcome = Outcome("upgraded", made, 0.0)
+        self._opened = Dataplane(self._pins)
+
+    def finish(self) -> None:
+        migrate.finish(self._pins, time.monotonic_ns())
+
+    @property
+    def _plane(self) -> Dataplane:
+        assert self._opened is not None, "start() comes first"
+        return self._opened
+
+    @property
+    def _made(self) -> Outcome:
+        assert self._outcome is not None, "start() comes first"
+        return self._outcome
+
+    @property
+    def cpus(self) -> int:
+        return self._sizes.cpus
+
+    @property
+    def capacity(self) -> int:
+        return self._sizes.sets * WAYS
+
+    def program_id(self) -> int:
+        return self._made.build.prog_id
+
+    def identity(self) -> Mapping[str, Any]:
+        made = self._made
+        return {"id": made.build.prog_id, "tag": made.build.tag, "how": made.how, "seconds": made.seconds}
+
+    def publish(self, ruleset: CompiledRuleset) -> None:
+        self._plane.publish(ruleset)
+
+    def purge(self, uids: Collection[int]) -> None:
+        buckets.purge(self._plane, uids)
+
+    def zero(self, slots: Collection[int]) -> None:
+        stats.zero(self._plane, slots)
+
+    def attach(self, nic: str, *, slot: int, mode: str, replace: bool) -> Attached:
+        found = attach.query(nic, self._pins)
+        # Named first, so that a limit on this interface holds from the first packet.
+        self._name(found.ifindex, slot)
+        try:
+            done = attach.attach(nic, self._plane.fd("police"), self._pins, cast(Wish, mode), replace=replace)
+        except BaseException:
+            if found.program is None or not found.program.ours:
+                self._plane.forget_nic(found.ifindex)
+            raise
+        return Attached(done.mode, done.note)
+
+    def adopt(self, nic: str, *, slot: int, mode: str) -> Attached | None:
+        found = attach.query(nic, self._pins)
+        if found.program is not None and found.program.id == self.program_id():
+            self._name(found.ifindex, slot)
+            return None
+        return self.attach(nic, slot=slot, mode=mode, replace=False)
+
+    def _name(self, ifindex: int, slot: int) -> None:
+        """The NIC's slot; an interface that had it before has gone or was made anew."""
+        for other, taken in self._plane.nics().items():
+            if taken == slot and other != ifindex:
+                self._plane.forget_nic(other)
+        self._plane.set_nic(ifindex, slot)
+
+    def detach(self, nic: str) -> None:
+        found = attach.query(nic, self._pins)
+        if found.program is not None and found.program.ours:
+            attach.detach(nic, self._pins)
+        self._plane.forget_nic(found.ifindex)
+
+    def attached(self) -> Mapping[str, str]:
+        return {
+            nic.name: nic.program.mode
+            for nic in attach.nics(self._pins)
+            if nic.program is not None and nic.program.ours
+        }
+
+    def figures(self) -> Figures:
+        return Figures(stats.limits(self._plane), stats.reasons(self._plane), stats.table(self._plane))
+
+    def occupancy(self) -> int:
+        return stats.occupancy(self._plane, time.monotonic_ns())
+
+    def buckets(
+        self, world: World, *, limit: str | None, key: str | None, live: bool, count: int
+    ) -> list[dict[str, Any]]:
+        names = [limit] if limit is not None else list(world.allotment.slots)
+        limits = {world.allotment.slots[name].uid: world.limits[name] for name in names}
+        now = time.monotonic_ns()
+        if key is None:
+            specs = {uid: one.key_spec for uid, one in limits.items()}
+            found = buckets.find(self._plane, specs, now, live=live, count=count)
+        else:
+            found = self._find_key(limits, key, now, live=live, count=count)
+        prices = {
+            uid: Pricing(limits[uid], world.overrides_for(limits[uid].name)) for uid in {one.uid for one in found}
+        }
+        return [told.bucket(limits[one.uid], one.key, one.level, prices[one.uid].of(one.key)) for one in found]
+
+    def _find_key(
+        self, limits: Mapping[int, Limit], key: str, now: int, *, live: bool, count: int
+    ) -> list[buckets.Bucket]:
+        """Buckets of one key, under each limit whose keys could be written so."""
+        found: list[buckets.Bucket] = []
+        for uid, limit in limits.items():
+            try:
+                record = record_of(key, limit.key_spec)
+            except InvalidInput:
+                if len(limits) == 1:
+                    raise
+                continue
+            found += buckets.find(
+                self._plane, {uid: limit.key_spec}, now, record=record, live=live, count=count
+            )
+        return sorted(found, key=lambda one: -one.level)[:count]
+
+    def reset(self, world: World, limit: str, key: str | None) -> int:
+        uid = world.allotment.slots[limit].uid
+        record = None if key is None else record_of(key, world.limits[limit].key_spec)
+        return buckets.reset(self._plane, [uid], record)
+
+    def explain(self, packet: str, world: World, order: Sequence[str]) -> dict[str, Any]:
+        asked = parse_packet(packet)
+        answer = explain.run(self._plane, asked)
+        frame = len(build_packet(asked))
+        sizes = {"packets": 1, "frame": frame, "ip": frame - ETHERNET_BYTES - (VLAN_BYTES if asked.vlan is not None else 0)}
+        limits = [world.limits[name] for name in order]
+        blamed = [one.name for one in limits if world.allotment.slots[one.name].slot == answer.slot]
+        return {
+            "verdict": "drop" if answer.drops else "pass",
+            "reason": answer.reason.name.lower(),
+            "limit": blamed[0] if blamed else None,
+            "limits": [
+                told.explained(one, row, sizes[one.measure]) for one, row in zip(limits, answer.limits, strict=True)
+            ],
+        }
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Drops as the kernel reports them, for ever."""
+        with EventReader(self._pins) as reader:
+            async for event in reader.events():
+                yield event
+
+    def close(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
+
