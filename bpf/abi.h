@@ -27,6 +27,11 @@
 #define MAX_NODES 262144 /* search tree nodes a generation */
 #endif
 
+#ifndef CONTINUE_AT
+#define CONTINUE_AT 0 /* this build's place among the continuations: its digest modulo CONTINUATIONS */
+#endif
+
+#define CONTINUATIONS 1024
 #define TIME_SHIFT 6 /* bucket time = nanoseconds << TIME_SHIFT */
 #define WAYS 8       /* buckets a set */
 #define SET_LOCKS 4096
@@ -302,18 +307,6 @@ struct test_control {
   u32 flags;
   u16 reason; /* answer: enum reason */
   u16 slot;   /* answer: of the limit that dropped, or NO_SLOT */
-};
-
-/* The program's scratch memory, a CPU each. */
-struct charge {
-  u64 cost;
-  u32 where; /* set * WAYS + way, or the index of a lease */
-  u32 leased;
-};
-
-struct scratch {
-  struct charge charge[MAX_LIMITS];
-  u16 matched[MAX_LIMITS];
 };
 
 #endif

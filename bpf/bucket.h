@@ -26,7 +26,7 @@
 #ifndef VALKYRIE_BUCKET_H
 #define VALKYRIE_BUCKET_H
 
-#define LOCK_TRIES 256
+#define LOCK_TRIES 32
 #define NO_WAY (-1)
 
 enum taking { TAKEN, REFUSED, CONTENDED };
@@ -39,21 +39,21 @@ static __always_inline int find_way(const struct bucket_set *set, u64 fingerprin
   return NO_WAY;
 }
 
+/* The way with the smallest TAT. */
 static __always_inline int fullest_way(const struct bucket_set *set) {
-  int best = 0;
-  u64 least = set->tat[0];
+  u64 best = 0;
+  u64 smallest = set->tat[0];
 #pragma unroll
-  for (int way = 1; way < WAYS; way++) {
+  for (u64 way = 1; way < WAYS; way++) {
     u64 tat = set->tat[way];
-    if (tat < least) {
-      least = tat;
-      best = way;
-    }
+    u64 better = -less(tat, smallest);
+    smallest ^= (smallest ^ tat) & better;
+    best ^= (best ^ way) & better;
   }
   return best;
 }
 
-static __always_inline int lock_set(u32 *lock) {
+static __always_inline int lock_set(u64 *lock) {
 #pragma clang loop unroll(disable)
   for (int i = 0; i < LOCK_TRIES; i++)
     if (__sync_val_compare_and_swap(lock, 0, 1) == 0)
@@ -82,7 +82,7 @@ static __always_inline void take_over(struct bucket_set *set, u32 index, int way
 static __always_inline int insert_way(struct bucket_set *set, u32 index, const struct key *k,
                                       const struct packet *p, int open, struct table_stats *stats) {
   u32 lock_index = index & (SET_LOCKS - 1);
-  u32 *lock = set_locks.lookup(&lock_index);
+  u64 *lock = set_locks.lookup(&lock_index);
   if (!lock || !lock_set(lock))
     return NO_WAY;
   int way = find_way(set, k->fingerprint);
@@ -110,7 +110,8 @@ static __always_inline u64 *bucket_of(const struct key *k, const struct packet *
     way = insert_way(set, index, k, p, open, stats);
   if (way == NO_WAY)
     return 0;
-  *where = index * WAYS + way;
+  way = forget(way, p->now);
+  *where = index * WAYS + (way & (WAYS - 1));
   return &set->tat[way & (WAYS - 1)];
 }
 
@@ -123,7 +124,7 @@ static __always_inline u64 bucket_level(u64 fingerprint, u64 now) {
   int way = find_way(set, fingerprint);
   if (way == NO_WAY)
     return 0;
-  u64 tat = set->tat[way & (WAYS - 1)];
+  u64 tat = set->tat[forget(way, now) & (WAYS - 1)];
   return tat > now ? tat - now : 0;
 }
 

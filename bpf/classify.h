@@ -64,7 +64,7 @@ static __always_inline void keep_layer3(struct bitmap *m, const struct packet *p
   if (USES(r, DIM_INTERFACE))
     keep_field(m, FIELD_INTERFACE + nic_slot(p->ifindex), p->generation);
   if (USES(r, DIM_LENGTH))
-    keep_field(m, FIELD_LENGTH + (p->length & 0xffff), p->generation);
+    keep_field(m, FIELD_LENGTH + (p->length < 65536 ? p->length : 65535), p->generation);
   if (USES(r, DIM_SRC))
     keep_address(m, &p->src, r->src4_root, r->src6_root, p->generation);
   if (USES(r, DIM_DST))
@@ -78,10 +78,10 @@ static __always_inline u64 first_bits(u32 n) {
 static __always_inline void classify(struct bitmap *m, const struct packet *p,
                                      const struct ruleset *r) {
   u32 n = r->limits;
-  m->word[0] = first_bits(n);
-  m->word[1] = n > 64 ? first_bits(n - 64) : 0;
-  m->word[2] = n > 128 ? first_bits(n - 128) : 0;
-  m->word[3] = n > 192 ? first_bits(n - 192) : 0;
+  m->word[0] = forget(first_bits(n), p->now);
+  m->word[1] = forget(n > 64 ? first_bits(n - 64) : 0, p->now);
+  m->word[2] = forget(n > 128 ? first_bits(n - 128) : 0, p->now);
+  m->word[3] = forget(n > 192 ? first_bits(n - 192) : 0, p->now);
   keep_layer4(m, p, r);
   keep_layer3(m, p, r);
 }

@@ -7,9 +7,9 @@
 #ifndef VALKYRIE_GUARD_H
 #define VALKYRIE_GUARD_H
 
-#define UNDECIDED (-1)
+#define UNDECIDED REASONS
 
-static __always_inline int guard_verdict(const struct packet *p, const struct guard *g) {
+static __always_inline u32 guard_verdict(const struct packet *p, const struct guard *g) {
   if (!p->src_embedded) {
     if (g->flags & GUARD_PROTECT)
       return REASON_PROTECTED;
@@ -19,7 +19,7 @@ static __always_inline int guard_verdict(const struct packet *p, const struct gu
   return g->flags & GUARD_BAN && p->now_ns < g->ban_until ? REASON_BAN : UNDECIDED;
 }
 
-static __always_inline int guard(const struct packet *p, const struct ruleset *r) {
+static __always_inline u32 guard(const struct packet *p, const struct ruleset *r) {
   if (p->control)
     return REASON_CONTROL;
   u32 leaf = tree_find(is_ipv4(&p->src) ? r->guard4_root : r->guard6_root, &p->src, p->generation);
@@ -30,21 +30,21 @@ static __always_inline int guard(const struct packet *p, const struct ruleset *r
   return g ? guard_verdict(p, g) : UNDECIDED;
 }
 
-static __always_inline int banned_by_limit(const struct packet *p, const u64 secret[2]) {
-  struct key k = {};
-  ban_key_of(&k, p, secret);
-  return bucket_level(k.fingerprint, p->now) > 0;
+static __always_inline int banned_by_limit(const struct packet *p, struct key *k,
+                                           const u64 secret[2]) {
+  ban_key_of(k, p, secret);
+  return bucket_level(k->fingerprint, p->now) > 0;
 }
 
 /* A ban is a bucket whose TAT is its expiry: it needs no table of its own. */
-static __always_inline void ban(const struct packet *p, u64 ban_ns, const u64 secret[2]) {
+static __always_inline void ban(const struct packet *p, struct key *k, u64 ban_ns,
+                                const u64 secret[2]) {
   struct table_stats *t = table_of(p);
-  struct key k = {};
   u32 where;
   if (!t)
     return;
-  ban_key_of(&k, p, secret);
-  u64 *tat = bucket_of(&k, p, 0, t, &where);
+  ban_key_of(k, p, secret);
+  u64 *tat = bucket_of(k, p, 0, t, &where);
   if (!tat)
     return;
   __sync_lock_test_and_set(tat, p->now + (ban_ns << TIME_SHIFT));

@@ -52,12 +52,15 @@ static __always_inline void key_of(struct key *k, const struct limit *l, const s
                                    const u64 secret[2]) {
   k->uid = l->uid & UID_MASK;
   k->fields = l->key_fields;
+  end_step();
   mask_address(&k->src, &p->src, l->mask4, l->mask6);
   mask_address(&k->dst, &p->dst, l->mask4 + 2, l->mask6 + 2);
   k->sport = k->fields & KEY_SPORT ? port_of(p->sport) : 0;
   k->dport = k->fields & KEY_DPORT ? port_of(p->dport) : 0;
   k->protocol = k->fields & KEY_PROTOCOL ? p->protocol : 0;
+  end_step();
   fingerprint(k, p, secret);
+  end_step();
 }
 
 /* Bans are kept by source: /32, or /64. */

@@ -21,17 +21,19 @@ PINNED_ARRAY(struct field_block, fields, 2 * FIELD_BLOCKS);
 PINNED_ARRAY(struct guard, guards, 2 * MAX_GUARDS);
 BPF_TABLE_PINNED7("hash", u32, u32, nics, MAX_NICS, PIN_DIR "/nics", 0);
 
+/* Where a packet that matches many limits goes on: each build has a place of its own. */
+BPF_TABLE_PINNED7("prog", u32, u32, continuation, CONTINUATIONS, PIN_DIR "/continuation", 0);
+
 /* The buckets. */
 PINNED_ARRAY(struct bucket_set, buckets, BUCKET_SETS);
 PINNED_ARRAY(struct bucket_key_set, bucket_keys, BUCKET_SETS);
-PINNED_ARRAY(u32, set_locks, SET_LOCKS);
+PINNED_ARRAY(u64, set_locks, SET_LOCKS);
 PINNED_ARRAY(struct lease, leases, MAX_CPUS * LEASES);
 
 /* What happened. */
 PINNED_ARRAY(struct limit_stats, limit_stats, MAX_CPUS * MAX_LIMITS);
 PINNED_ARRAY(struct reason_stats, reason_stats, MAX_CPUS * REASONS);
 PINNED_ARRAY(struct table_stats, table_stats, MAX_CPUS);
-PINNED_ARRAY(struct scratch, scratch, MAX_CPUS);
 PINNED_ARRAY(struct explanation, explanations, MAX_LIMITS);
 
 /* BCC has no macro for a pinned ring buffer: this is what its BPF_RINGBUF_OUTPUT declares. */

@@ -7,7 +7,7 @@
 #ifndef VALKYRIE_PARSE_H
 #define VALKYRIE_PARSE_H
 
-#define PARSED (-1)
+#define PARSED REASONS
 
 #define ETHERTYPE_IPV4 0x0800
 #define ETHERTYPE_ARP 0x0806
@@ -117,7 +117,7 @@ static __always_inline void read_address(struct address *a, const struct in6_add
   a->low = (u64)bpf_ntohl(from->in6_u.u6_addr32[2]) << 32 | bpf_ntohl(from->in6_u.u6_addr32[3]);
 }
 
-static __always_inline int is_extension(u8 next) {
+static __always_inline int is_extension(u32 next) {
   return next == PROTO_HOPOPTS || next == PROTO_ROUTING || next == PROTO_FRAGMENT ||
          next == PROTO_AH || next == PROTO_DSTOPTS || next == PROTO_MOBILITY ||
          next == PROTO_HIP || next == PROTO_SHIM6;
@@ -144,17 +144,20 @@ static __always_inline int parse_extensions(struct cursor *c, struct packet *p, 
         !present(c, sizeof(struct extension)))
       return REASON_BAD_EXTENSION;
     struct extension *e = c->at;
-    u32 bytes = p->protocol == PROTO_AH ? (e->length + 2) * 4 : (e->length + 1) * 8;
+    u64 bytes = p->protocol == PROTO_AH ? (e->length + 2) * 4 : (e->length + 1) * 8;
     if (p->protocol == PROTO_FRAGMENT) {
       int bad = parse_fragment(c, p, &fragments);
       if (bad != PARSED)
         return bad;
       bytes = sizeof(*e);
     }
+    bytes = forget(bytes, p->now) & 0xfff;
     if (bytes > c->rest || c->at + bytes > c->end)
       return REASON_BAD_EXTENSION;
     p->protocol = e->next;
-    c->rest -= bytes;
+    p->fragment = forget(p->fragment, p->now);
+    fragments = forget(fragments, p->now);
+    c->rest = forget(c->rest - bytes, p->now);
     c->at += bytes;
   }
   return REASON_BAD_EXTENSION;
@@ -248,11 +251,11 @@ static __always_inline int parse_layer4(struct cursor *c, struct packet *p) {
 
 static __always_inline int is_dhcp(const struct packet *p, u32 client, u32 server) {
   return (p->sport == client && p->dport == server) || (p->sport == server && p->dport == client) ||
-         (p->version == 0 && p->sport == server && p->dport == server);
+         (p->sport == server && p->dport == server);
 }
 
 /* Neighbour discovery and DHCP: without them a host loses its network. */
-static __always_inline u8 is_control(const struct cursor *ip, const struct cursor *l4,
+static __always_inline u32 is_control(struct ipv6hdr *header, const struct cursor *l4,
                                      const struct packet *p, u32 extensions) {
   if (p->fragment != FRAGMENT_NONE)
     return 0;
@@ -260,9 +263,8 @@ static __always_inline u8 is_control(const struct cursor *ip, const struct curso
     return p->version ? is_dhcp(p, 546, 547) : is_dhcp(p, 68, 67);
   if (!p->version || extensions || p->icmp < 256 + 133 || p->icmp > 256 + 137)
     return 0;
-  struct ipv6hdr *header = ip->at;
   u8 *icmp = l4->at;
-  return present(ip, sizeof(*header)) && present(l4, 2) && header->hop_limit == 255 && icmp[1] == 0;
+  return (void *)(header + 1) <= l4->end && present(l4, 2) && header->hop_limit == 255 && icmp[1] == 0;
 }
 
 static __always_inline int parse(struct cursor *c, struct packet *p) {
@@ -271,7 +273,7 @@ static __always_inline int parse(struct cursor *c, struct packet *p) {
   int bad = parse_ethernet(c, p, &type);
   if (bad != PARSED)
     return bad;
-  struct cursor ip = *c;
+  void *ip = c->at;
   if (type == ETHERTYPE_IPV4)
     bad = parse_ipv4(c, p);
   else if (type == ETHERTYPE_IPV6)
@@ -281,7 +283,7 @@ static __always_inline int parse(struct cursor *c, struct packet *p) {
   if (bad == PARSED)
     bad = parse_layer4(c, p);
   if (bad == PARSED)
-    p->control = is_control(&ip, c, p, extensions);
+    p->control = is_control(ip, c, p, extensions);
   return bad;
 }
 

@@ -12,47 +12,65 @@
 #ifndef VALKYRIE_POLICE_H
 #define VALKYRIE_POLICE_H
 
-/* The positions of the set bits of `m`, ascending, in scratch->matched. */
-static __always_inline u32 list_matched(struct scratch *s, const struct bitmap *m) {
-  u64 word = m->word[0], next1 = m->word[1], next2 = m->word[2], next3 = m->word[3];
-  u32 n = 0, base = 0;
-#pragma clang loop unroll(disable)
-  for (int i = 0; i < MAX_LIMITS + BITMAP_WORDS; i++) {
-    if (!word) {
-      if (base == 192 || !(next1 | next2 | next3))
-        break;
-      word = next1;
-      next1 = next2;
-      next2 = next3;
-      next3 = 0;
-      base += 64;
-      continue;
-    }
-    s->matched[n & (MAX_LIMITS - 1)] = base + __builtin_ctzll(word);
-    word &= word - 1;
-    n++;
+/* Limits asked in one run of a program; the verifier's patience is what bounds it.
+ * A packet that matches more goes on by tail calls: 34 runs (the kernel's limit is
+ * 33 tail calls) of 8 are more than MAX_LIMITS. */
+#define CHUNK 8
+
+/* LLVM's BPF back end has no count of trailing zeros. */
+static __always_inline u32 lowest_bit(u64 word) {
+  u64 n = 0;
+#pragma unroll
+  for (u64 half = 32; half; half /= 2) {
+    u64 skip = is_zero(word & ((1ULL << half) - 1)) * half;
+    word >>= skip;
+    n += skip;
   }
   return n;
 }
 
-static __always_inline void explain_limit(u32 position, const struct key *k,
-                                          const struct plan *plan, u64 cost, u64 now) {
+/* Takes the first position out of the bitmap; MAX_LIMITS when it is empty. */
+static __always_inline u32 next_matched(struct bitmap *m, u64 unknown) {
+  u64 none = is_zero(m->word[0]);
+  u64 i = none;
+  none &= is_zero(m->word[1]);
+  i += none;
+  none &= is_zero(m->word[2]);
+  i += none;
+  none &= is_zero(m->word[3]);
+  i = forget(i + none, unknown) & (2 * BITMAP_WORDS - 1);
+  if (i >= BITMAP_WORDS)
+    return MAX_LIMITS;
+  u64 word = m->word[i];
+  m->word[i] = word & (word - 1);
+  return forget(i * 64 + lowest_bit(word), unknown) & (MAX_LIMITS - 1);
+}
+
+/* What a limit would say, and the verdict that would follow. Takes nothing. */
+static __always_inline void explain_limit(u32 position, struct scratch *s, const struct limit *l,
+                                          const struct plan *plan, u64 cost) {
   struct explanation *e = explanations.lookup(&position);
   if (!e)
     return;
   e->cost = cost;
-  e->level = bucket_level(k->fingerprint, now);
+  e->level = bucket_level(s->key.fingerprint, s->packet.now);
   e->tau = plan->tau;
-  e->fingerprint = k->fingerprint;
+  e->fingerprint = s->key.fingerprint;
   e->conforms = e->level + cost <= plan->tau;
   e->matched = 1;
+  if (e->conforms || l->action == ACTION_SHADOW || s->reason == REASON_LIMIT)
+    return;
+  s->reason = REASON_LIMIT;
+  s->slot = l->slot;
 }
 
-static __always_inline void undo(struct scratch *s, u32 n, const struct packet *p) {
+static __always_inline void undo(struct scratch *s) {
+  const struct packet *p = &s->packet;
 #pragma clang loop unroll(disable)
   for (u32 i = 0; i < MAX_LIMITS; i++) {
-    if (i >= n)
+    if (i >= s->asked)
       break;
+    end_step();
     struct charge *c = &s->charge[i];
     if (c->cost)
       give_back(c);
@@ -65,9 +83,10 @@ static __always_inline void undo(struct scratch *s, u32 n, const struct packet *
 }
 
 /* Asks the limit at one position. 0: it passes the packet, else it drops it. */
-static __always_inline int ask(u32 position, struct charge *charge, const struct packet *p,
-                               const struct ruleset *r, const u64 secret[2], u32 *reason,
-                               u16 *slot) {
+static __always_inline int ask(u32 position, struct scratch *s, struct charge *charge,
+                               const struct ruleset *r, const u64 secret[2]) {
+  const struct packet *p = &s->packet;
+  struct key *k = &s->key;
   u32 index = p->generation * MAX_LIMITS + position;
   struct limit *l = limits.lookup(&index);
   struct table_stats *table = table_of(p);
@@ -75,18 +94,17 @@ static __always_inline int ask(u32 position, struct charge *charge, const struct
   charge->cost = 0;
   if (!l || !table || !stats)
     return 0;
-  struct key k = {};
-  key_of(&k, l, p, secret);
+  key_of(k, l, p, secret);
   const struct plan *plan = plan_of(l, p);
   u64 cost = cost_of(plan, tokens_of(l, p));
   if (p->explain) {
-    explain_limit(position, &k, plan, cost, p->now);
+    explain_limit(position, s, l, plan, cost);
     return 0;
   }
   stats->matched++;
   stats->matched_bytes += p->length;
   charge->cost = cost;
-  enum taking taking = take(charge, &k, plan, p, r->table_full_open, table, stats);
+  enum taking taking = take(charge, k, plan, p, r->table_full_open, table, stats);
   if (taking == TAKEN) {
     stats->passed++;
     return 0;
@@ -102,33 +120,34 @@ static __always_inline int ask(u32 position, struct charge *charge, const struct
   }
   stats->dropped++;
   stats->dropped_bytes += p->length;
-  *reason = taking == CONTENDED ? REASON_CONTENDED : REASON_LIMIT;
-  *slot = l->slot;
+  s->reason = taking == CONTENDED ? REASON_CONTENDED : REASON_LIMIT;
+  s->slot = l->slot;
   if (l->action == ACTION_BAN && taking == REFUSED)
-    ban(p, l->ban_ns, secret);
+    ban(p, k, l->ban_ns, secret);
   return 1;
 }
 
-static __always_inline u32 police_limits(const struct packet *p, const struct ruleset *r,
-                                         const struct bitmap *match, const u64 secret[2],
-                                         u16 *slot) {
-  u32 cpu = p->cpu;
-  u32 reason = REASON_CONFORMS;
-  struct scratch *s = scratch.lookup(&cpu);
-  if (!s)
-    return REASON_CONTENDED;
-  u32 n = list_matched(s, match);
+/* The next CHUNK limits. Nonzero: there may be more of them. */
+static __always_inline int ask_chunk(struct scratch *s, const struct ruleset *r,
+                                     const u64 secret[2]) {
 #pragma clang loop unroll(disable)
-  for (u32 i = 0; i < MAX_LIMITS; i++) {
-    if (i >= n)
-      break;
-    u32 position = s->matched[i] & (MAX_LIMITS - 1);
-    if (ask(position, &s->charge[i], p, r, secret, &reason, slot)) {
-      undo(s, i, p);
-      break;
+  for (u32 i = 0; i < CHUNK; i++) {
+    end_step();
+    u32 position = next_matched(&s->match, s->packet.now);
+    if (position >= MAX_LIMITS)
+      return 0;
+    if (s->reason == REASON_NO_LIMIT)
+      s->reason = REASON_CONFORMS;
+    u32 asked = s->asked & (MAX_LIMITS - 1);
+    s->matched[asked] = position;
+    if (ask(position, s, &s->charge[asked], r, secret)) {
+      end_step();
+      undo(s);
+      return 0;
     }
+    s->asked = asked + 1;
   }
-  return reason;
+  return 1;
 }
 
 #endif

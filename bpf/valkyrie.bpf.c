@@ -12,11 +12,13 @@
 
 #include "abi.h"
 #include "maps.h"
+#include "verifier.h"
 #include "packet.h"
 #include "parse.h"
 #include "tree.h"
 #include "hash.h"
 #include "key.h"
+#include "scratch.h"
 #include "bucket.h"
 #include "lease.h"
 #include "take.h"
@@ -27,12 +29,17 @@
 #include "police.h"
 #include "verdict.h"
 
-/* The clock, or what a test run says. */
-static __always_inline struct test_control *start(struct xdp_md *ctx, struct packet *p,
-                                                  const struct control *control) {
+static __always_inline struct test_control *test_of(struct xdp_md *ctx) {
   struct test_control *test = (void *)(long)ctx->data_meta;
-  u32 cpu = bpf_get_smp_processor_id();
-  p->cpu = cpu < MAX_CPUS ? cpu : 0;
+  return (void *)(test + 1) > (void *)(long)ctx->data ? 0 : test;
+}
+
+/* What is known before parsing; the clock is the kernel's, or a test run's. */
+static __always_inline void start(struct xdp_md *ctx, struct packet *p, u32 cpu,
+                                  const struct control *control) {
+  struct test_control *test = test_of(ctx);
+  __builtin_memset(p, 0, sizeof(*p));
+  p->cpu = cpu;
   p->ifindex = ctx->ingress_ifindex;
   p->frame_length = ctx->data_end - ctx->data;
   p->generation = control->active & 1;
@@ -40,47 +47,92 @@ static __always_inline struct test_control *start(struct xdp_md *ctx, struct pac
   p->tcp_flags = NO_TCP_FLAGS;
   p->icmp = NO_ICMP;
   p->vlan = NO_VLAN;
-  if ((void *)(test + 1) > (void *)(long)ctx->data || test->magic != control->test_magic)
-    test = 0;
-  if (test && test->flags & TEST_EXPLAIN)
-    p->explain = 1;
-  p->now_ns = test && test->now ? test->now : bpf_ktime_get_ns();
+  if (test && test->magic == control->test_magic) {
+    p->test = 1;
+    p->explain = test->flags & TEST_EXPLAIN;
+    p->now_ns = test->now;
+  }
+  if (!p->now_ns)
+    p->now_ns = bpf_ktime_get_ns();
   p->now = p->now_ns << TIME_SHIFT;
-  return test;
 }
 
-static __always_inline void answer(struct xdp_md *ctx, u32 reason, u16 slot) {
-  struct test_control *test = (void *)(long)ctx->data_meta;
-  if ((void *)(test + 1) > (void *)(long)ctx->data)
+static __always_inline void answer(struct xdp_md *ctx, const struct scratch *s) {
+  struct test_control *test = test_of(ctx);
+  if (!test)
     return;
-  test->reason = reason;
-  test->slot = slot;
+  test->reason = s->reason;
+  test->slot = s->slot;
+}
+
+/* Verdict, counters, event. */
+static __always_inline int conclude(struct xdp_md *ctx, struct scratch *s,
+                                    const struct ruleset *rules) {
+  const struct packet *p = &s->packet;
+  u32 reason = s->reason;
+  int drop = drops(reason, rules);
+  if (p->test)
+    answer(ctx, s);
+  if (!p->explain) {
+    count_reason(reason, p);
+    if (drop)
+      report(p, rules, reason, s->slot, 0);
+  }
+  return drop ? XDP_DROP : XDP_PASS;
+}
+
+/* Asks the limits that are left in s->match, in this program and those it calls. */
+static __always_inline int ask_limits(struct xdp_md *ctx, struct scratch *s,
+                                      const struct ruleset *rules, const u64 secret[2]) {
+  if (ask_chunk(s, rules, secret)) {
+    continuation.call(ctx, CONTINUE_AT);
+    s->reason = REASON_CONTENDED; /* no continuation: unasked limits are not passed by */
+    undo(s);
+  }
+  end_step();
+  return conclude(ctx, s, rules);
 }
 
 int police(struct xdp_md *ctx) {
-  u32 first = 0;
+  u32 first = 0, cpu = bpf_get_smp_processor_id();
   struct control *ctl = control.lookup(&first);
-  if (!ctl)
+  struct scratch *s = scratch_of(cpu);
+  if (!ctl || !s)
     return XDP_PASS;
-  struct packet p = {};
-  struct test_control *test = start(ctx, &p, ctl);
-  u32 generation = p.generation;
+  struct packet *p = &s->packet;
+  start(ctx, p, cpu, ctl);
+  u32 generation = p->generation;
   struct ruleset *rules = rulesets.lookup(&generation);
   if (!rules)
     return XDP_PASS;
+  end_step();
 
   struct cursor c = {.at = (void *)(long)ctx->data, .end = (void *)(long)ctx->data_end};
-  u16 slot = NO_SLOT;
-  int parsed = parse(&c, &p);
-  u32 reason = decide(parsed, &p, rules, ctl->secret, &slot);
-  int drop = drops(reason, rules);
+  s->slot = NO_SLOT;
+  s->asked = 0;
+  s->reason = parse(&c, p);
+  end_step();
+  s->reason = decide(s->reason, s, rules, ctl->secret);
+  end_step();
+  if (s->reason != UNDECIDED)
+    return conclude(ctx, s, rules);
 
-  if (test)
-    answer(ctx, reason, slot);
-  if (p.explain)
-    return drop ? XDP_DROP : XDP_PASS;
-  count_reason(reason, &p);
-  if (drop)
-    report(&p, rules, reason, slot, 0);
-  return drop ? XDP_DROP : XDP_PASS;
+  s->reason = REASON_NO_LIMIT;
+  classify(&s->match, p, rules);
+  end_step();
+  return ask_limits(ctx, s, rules, ctl->secret);
+}
+
+/* Goes on with a packet that matches more limits than one run asks. */
+int police_more(struct xdp_md *ctx) {
+  u32 first = 0, cpu = bpf_get_smp_processor_id();
+  struct control *ctl = control.lookup(&first);
+  struct scratch *s = scratch_of(cpu);
+  if (!ctl || !s)
+    return XDP_DROP;
+  u32 generation = s->packet.generation;
+  struct ruleset *rules = rulesets.lookup(&generation);
+  if (!rules)
+    return XDP_DROP;
+  return ask_limits(ctx, s, rules, ctl->secret);
 }

@@ -16,23 +16,20 @@ static __always_inline int drops(u32 reason, const struct ruleset *r) {
   return reason >= REASON_LIMIT;
 }
 
-/* `parsed` is PARSED or what the parser found. */
-static __always_inline u32 decide(int parsed, const struct packet *p, const struct ruleset *r,
-                                  const u64 secret[2], u16 *slot) {
+/* What precedes limits. `parsed` is PARSED or what the parser found; UNDECIDED: ask the limits. */
+static __always_inline u32 decide(u32 parsed, struct scratch *s, const struct ruleset *r,
+                                  const u64 secret[2]) {
+  const struct packet *p = &s->packet;
   if (parsed != PARSED && !p->addressed)
     return parsed;
-  int guarded = guard(p, r);
+  u32 guarded = guard(p, r);
   if (guarded != UNDECIDED)
     return guarded;
   if (parsed != PARSED)
     return parsed;
-  if (r->kernel_bans && banned_by_limit(p, secret))
+  if (r->kernel_bans && banned_by_limit(p, &s->key, secret))
     return REASON_KERNEL_BAN;
-  struct bitmap match;
-  classify(&match, p, r);
-  if (!(match.word[0] | match.word[1] | match.word[2] | match.word[3]))
-    return REASON_NO_LIMIT;
-  return police_limits(p, r, &match, secret, slot);
+  return UNDECIDED;
 }
 
 #endif

@@ -21,6 +21,7 @@ BUCKET_SETS: Final = 131072
 MAX_CPUS: Final = 2
 MAX_NODES: Final = 262144
 
+CONTINUATIONS: Final = 1024
 TIME_SHIFT: Final = 6
 WAYS: Final = 8
 SET_LOCKS: Final = 4096

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from valkyrie.control import abi
 from valkyrie.control.dataplane import bpf, complaint, headers, layout, pins, source
 from valkyrie.control.dataplane.complaint import Rejected
 from valkyrie.control.errors import PermissionRefused, Unavailable, ValkyrieError
@@ -80,11 +81,11 @@ def _compile(bcc: Any, text: str, flags: list[str], log: BinaryIO) -> Any:
     )
 
 
-def _load(bcc: Any, module: Any, log: BinaryIO) -> int:
-    """The program's descriptor, which the module owns."""
+def _load(bcc: Any, module: Any, function: str, log: BinaryIO) -> int:
+    """The descriptor of one function's program, which the module owns."""
     with _stderr_into(log):
         try:
-            return int(module.load_func(pins.PROGRAM, bcc.BPF.XDP).fd)
+            return int(module.load_func(function, bcc.BPF.XDP).fd)
         except Exception as error:  # noqa: BLE001 - BCC raises nothing narrower
             failure = error
     said = _said(log)
@@ -94,6 +95,14 @@ def _load(bcc: Any, module: Any, log: BinaryIO) -> int:
         raise Rejected(f"the kernel took no XDP program: {failure}", "Linux 5.15 or newer is needed", said)
     cause = complaint.verifier(said)
     raise Rejected(f"the kernel's verifier refused the program: {cause}", "report it with `uname -r`", said)
+
+
+def _continue_with(fd: int, pin_dir: Path, place: int) -> None:
+    """Let the program's tail calls find their continuation: each build has a place of its own, so
+    that an older build still attached goes on with the code it was made for.
+    """
+    with bpf.opened(pin_dir / "continuation") as array:
+        bpf.map_update(array, place.to_bytes(4, sys.byteorder), fd.to_bytes(4, sys.byteorder))
 
 
 def _pin(fd: int, pin_dir: Path) -> None:
@@ -116,11 +125,14 @@ def load(pin_dir: Path, sizes: source.Sizes, main: Path = source.MAIN) -> dict[s
     pins.prepare(pin_dir)
     layout.check(pin_dir, sizes)
     before = pins.pinned(pin_dir)
-    flags = [*sizes.flags(), f'-DPIN_DIR="{pin_dir}"', "-Wall", "-Wno-unused-function", "-Werror"]
+    place = int(source.digest(text, sizes), 16) % abi.CONTINUATIONS
+    flags = [*sizes.flags(), f"-DCONTINUE_AT={place}", f'-DPIN_DIR="{pin_dir}"', "-Wall", "-Wno-unused-function", "-Werror"]
     try:
         with tempfile.TemporaryFile() as log:
             module = _compile(bcc, text, flags, log)
-            fd = _load(bcc, module, log)
+            fd = _load(bcc, module, pins.PROGRAM, log)
+            if CONTINUED in text:
+                _continue_with(_load(bcc, module, CONTINUED, log), pin_dir, place)
         layout.check(pin_dir, sizes)
         _pin(fd, pin_dir)
         info = bpf.prog_info(fd)

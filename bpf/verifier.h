@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Arithmetic in forms that keep the verifier's work small. It follows both sides
+ * of every branch and remembers what each path knows of a value, so that seven
+ * comparisons are 128 paths; here comparisons are arithmetic, and values that
+ * differ from path to path are made unknown, upon which the paths join.
+ */
+#ifndef VALKYRIE_VERIFIER_H
+#define VALKYRIE_VERIFIER_H
+
+/* `x`, of which the verifier forgets what it knew. `unknown` is any value it cannot know. */
+static __always_inline u64 forget(u64 x, u64 unknown) {
+  asm volatile("%0 ^= %1" : "+r"(x) : "r"(unknown));
+  asm volatile("%0 ^= %1" : "+r"(x) : "r"(unknown));
+  return x;
+}
+
+/* 1 if a < b, else 0: the borrow of a - b (Warren, Hacker's Delight, 2-13). */
+static __always_inline u64 less(u64 a, u64 b) {
+  return ((~a & b) | ((~a | b) & (a - b))) >> 63;
+}
+
+/* 1 if x is 0, else 0; in a form that the compiler does not turn into a branch. */
+static __always_inline u64 is_zero(u64 x) {
+  asm volatile("" : "+r"(x));
+  return (~x & (x - 1)) >> 63;
+}
+
+/* The end of a step: what it found lies in memory, and of memory the verifier remembers nothing. */
+static __always_inline void end_step(void) {
+  asm volatile("" ::: "memory");
+}
+
+#endif
