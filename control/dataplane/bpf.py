@@ -168,7 +168,7 @@ def prog_info(fd: int) -> ProgInfo:
 
 
 def map_create(
-    kind: int, key_size: int, value_size: int, entries: int, flags: int = 0, name: str = ""
+    kind: int, key_size: int, value_size: int, *, entries: int, flags: int = 0, name: str = ""
 ) -> int:
     """Make a map that lives as long as its descriptor or pin."""
     attributes = _attributes("7I16s", kind, key_size, value_size, entries, flags, 0, 0, name.encode()[:15])

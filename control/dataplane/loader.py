@@ -126,7 +126,14 @@ def load(pin_dir: Path, sizes: source.Sizes, main: Path = source.MAIN) -> dict[s
     layout.check(pin_dir, sizes)
     before = pins.pinned(pin_dir)
     place = int(source.digest(text, sizes), 16) % abi.CONTINUATIONS
-    flags = [*sizes.flags(), f"-DCONTINUE_AT={place}", f'-DPIN_DIR="{pin_dir}"', "-Wall", "-Wno-unused-function", "-Werror"]
+    flags = [
+        *sizes.flags(),
+        f"-DCONTINUE_AT={place}",
+        f'-DPIN_DIR="{pin_dir}"',
+        "-Wall",
+        "-Wno-unused-function",
+        "-Werror",
+    ]
     try:
         with tempfile.TemporaryFile() as log:
             module = _compile(bcc, text, flags, log)

@@ -119,6 +119,7 @@ def begin(
     pin_dir: Path,
     sizes: source.Sizes,
     record_path: Path,
+    *,
     publish: Callable[[Dataplane], None],
     now_ns: Callable[[], int],
     main: Path = source.MAIN,

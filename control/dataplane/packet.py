@@ -135,8 +135,17 @@ def parse(text: str) -> Packet:
     return _settled(Packet(**said))  # type: ignore[arg-type]  # READERS pairs each with its type
 
 
-_EXAMPLES = {"src": "198.51.100.7", "dst": "203.0.113.1", "proto": "tcp", "icmp-type": "echo-request",
-             "tcp-flags": "SYN,ACK", "dscp": "ef", "fragment": "first", "iface": "eth0", "ip": "4"}  # fmt: skip
+_EXAMPLES = {
+    "src": "198.51.100.7",
+    "dst": "203.0.113.1",
+    "proto": "tcp",
+    "tcp-flags": "SYN,ACK",
+    "icmp-type": "echo-request",
+    "dscp": "ef",
+    "fragment": "first",
+    "iface": "eth0",
+    "ip": "4",
+}
 
 
 def _settled(said: Packet) -> Packet:

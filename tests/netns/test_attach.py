@@ -168,8 +168,8 @@ def test_one_program_serves_several_nics(ends: tuple[End, End], ours: int, pin_d
     add_nic(inside, "nic1")
     for name in ("nic0", "nic1", "lo"):
         inside.call(attach.attach, name, ours, pin_dir)
-    held = [nic.program for nic in inside.call(attach.nics, pin_dir) if nic.program]
-    assert [found.id for found in held if found is not None] == [bpf.prog_info(ours).id] * 3
+    held = [nic.program for nic in inside.call(attach.nics, pin_dir) if nic.program is not None]
+    assert [found.id for found in held] == [bpf.prog_info(ours).id] * 3
 
 
 def test_forcing_another_mode_changes_it_and_says_so(ends: tuple[End, End], ours: int, pin_dir: Path) -> None:
