@@ -165,6 +165,11 @@ class _Guard(_Model):
     def _canonical_prefix(cls, text: str) -> str:
         return _field("prefix", canonical_prefix, text)
 
+    @field_validator("until")
+    @classmethod
+    def _whole_milliseconds(cls, until: float | None) -> float | None:
+        return None if until is None else round(until, 3)  # so that any text of it means the same
+
 
 class Exempt(_Guard):
     """A prefix whose packets always pass."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -45,16 +46,28 @@ def field_table(small: Mapping[Dimension, Field], begin: Sequence[int]) -> Array
     return flat.view(abi.FIELD_BLOCK)
 
 
-def node_table(trees: Sequence[tuple[Tree, int]], max_nodes: int) -> tuple[Array, list[int]]:
-    """Trees, each with what its leaf values are raised by, in one table; and the reference to each root."""
-    begin = bases([len(tree.nodes) for tree, _ in trees], 1)  # node 0 is never referred to
+@dataclass(frozen=True)
+class Planting:
+    """A tree, what its leaf values are raised by, and whether the value 0 is none of them and stays."""
+
+    tree: Tree
+    leaf_base: int
+    keep_zero: bool
+
+
+def node_table(trees: Sequence[Planting], max_nodes: int) -> tuple[Array, list[int]]:
+    """All the trees in one table, and the reference to each root."""
+    begin = bases([len(each.tree.nodes) for each in trees], 1)  # node 0 is never referred to
     if begin[-1] > max_nodes:
         raise InvalidInput(
             f"the prefixes need {begin[-1]} tree nodes, the tables have room for {max_nodes}",
             "fewer prefixes longer than /64, or a build with more nodes",
             "match",
         )
-    placed = [tree.placed(base, leaf_base) for (tree, leaf_base), base in zip(trees, begin, strict=False)]
+    placed = [
+        each.tree.placed(base, each.leaf_base, keep_zero=each.keep_zero)
+        for each, base in zip(trees, begin, strict=False)
+    ]
     nodes = np.concatenate([np.zeros(1, abi.NODE), *(tree.nodes for tree in placed)])
     return nodes, [tree.root for tree in placed]
 

@@ -21,7 +21,14 @@ from valkyrie.control.errors import InvalidInput
 from valkyrie.control.limits import Desired, Limit, Override
 from valkyrie.control.prefix import Prefix
 from valkyrie.control.ruleset.addresses import Addresses, addresses
-from valkyrie.control.ruleset.assemble import Array, class_table, field_table, node_table, plan_table
+from valkyrie.control.ruleset.assemble import (
+    Array,
+    Planting,
+    class_table,
+    field_table,
+    node_table,
+    plan_table,
+)
 from valkyrie.control.ruleset.cache import CompileCache, Same
 from valkyrie.control.ruleset.constraints import constraints_of
 from valkyrie.control.ruleset.fields import PLACE, Field, field
@@ -56,7 +63,7 @@ class RulesetSettings:
 
 @dataclass(frozen=True)
 class CompiledRuleset:
-    """`header` is one abi.RULESET; `fields` has an entry a block; `order` names the limit at each position."""
+    """`header` is one abi.RULESET; `fields` has an entry a block; `order` names limits by position."""
 
     header: np.void
     limits: Array
@@ -225,7 +232,8 @@ def _by_limit(entries: Sequence[Override]) -> dict[str, list[Override]]:
 def _classes(parts: _Parts, cache: CompileCache) -> tuple[Array, dict[Dimension, int]]:
     """Addresses first: then a change of the small dimensions moves none of the many leaves in trees."""
     dimensions = [*parts.addresses, *parts.small]
-    rows = [part.classes for part in [*parts.addresses.values(), *parts.small.values()]]
+    rows = [part.classes for part in parts.addresses.values()]
+    rows += [part.classes for part in parts.small.values()]
     table, begin = cache.get(("classes",), Same(*rows), partial(class_table, rows))
     return table, dict(zip(dimensions, begin, strict=False))
 
@@ -248,16 +256,23 @@ def _nodes(
     max_nodes: int,
     cache: CompileCache,
 ) -> tuple[Array, dict[str, tuple[int, int]]]:
-    """All trees in one table, and the IPv4 and IPv6 root of each dimension, of guards and of overridden limits."""
-    groups: dict[str, tuple[tuple[Tree, Tree], int]] = {"/guards": (parts.guards.trees, 0)}
+    """All trees in one table, and by name the IPv4 and IPv6 root of each pair of trees.
+
+    Overrides are named as their limit; a limit's name begins with no slash.
+    """
+    groups: dict[str, tuple[Planting, ...]] = {"/guards": _planted(parts.guards.trees, 0)}
     for dimension, part in parts.addresses.items():
-        groups[f"/{dimension.name}"] = (part.trees, class_begin[dimension])
+        groups[f"/{dimension.name}"] = _planted(part.trees, class_begin[dimension])
     for (name, found), begin in zip(parts.overrides.items(), plan_begin, strict=False):
-        groups[name] = (found.trees, begin)
-    trees = [(tree, base) for pair, base in groups.values() for tree in pair]
-    made_from = (Same(*(tree for tree, _ in trees)), [base for _, base in trees], max_nodes)
+        groups[name] = _planted(found.trees, begin - 1, keep_zero=True)
+    trees = [planting for pair in groups.values() for planting in pair]
+    made_from = (Same(*(each.tree for each in trees)), [each.leaf_base for each in trees], max_nodes)
     nodes, roots = cache.get(("nodes",), made_from, partial(node_table, trees, max_nodes))
     return nodes, dict(zip(groups, zip(roots[::2], roots[1::2], strict=True), strict=True))
+
+
+def _planted(trees: Sequence[Tree], leaf_base: int, *, keep_zero: bool = False) -> tuple[Planting, ...]:
+    return tuple(Planting(tree, leaf_base, keep_zero) for tree in trees)
 
 
 def _header(

@@ -26,22 +26,17 @@ def constraints_of(match: Match, nic_slots: Mapping[str, int]) -> Constraints:
     NO_TCP_FLAGS and NO_ICMP, which no port, flag or type allows.
     """
     later = match.fragments in ("match", "only")
+    return {**_layer3(match, nic_slots), **_layer4(match, later=later)}
+
+
+def _layer3(match: Match, nic_slots: Mapping[str, int]) -> dict[Dimension, Ranges]:
     found: dict[Dimension, Ranges] = {}
-    if match.proto:
-        found[Dimension.PROTOCOL] = merge((value, value) for value in match.proto)
-    elif later and (match.sport or match.dport):
-        # LATER_FRAGMENT is every protocol's; ports mean those that have ports.
-        found[Dimension.PROTOCOL] = merge((value, value) for value in WITH_PORTS)
     if match.fragments in _FRAGMENTS:
         found[Dimension.FRAGMENT] = _FRAGMENTS[match.fragments]
     if match.dscp:
         found[Dimension.DSCP] = match.dscp
     if match.ip is not None:
         found[Dimension.VERSION] = ((0, 0),) if match.ip == 4 else ((1, 1),)
-    if match.tcp_flags is not None:
-        found[Dimension.TCP_FLAGS] = _tcp_flags(*match.tcp_flags, later=later)
-    if match.icmp_type:
-        found[Dimension.ICMP] = _icmp_types(match, later=later)
     if match.vlan or match.untagged:
         untagged = ((abi.NO_VLAN, abi.NO_VLAN),) if match.untagged else ()
         found[Dimension.VLAN] = merge(match.vlan + untagged)
@@ -50,6 +45,21 @@ def constraints_of(match: Match, nic_slots: Mapping[str, int]) -> Constraints:
         found[Dimension.INTERFACE] = merge((slot, slot) for slot in slots)
     if match.length:
         found[Dimension.LENGTH] = match.length
+    return found
+
+
+def _layer4(match: Match, *, later: bool) -> dict[Dimension, Ranges]:
+    """With `later`, a later fragment satisfies what is asked of ports, flags and type."""
+    found: dict[Dimension, Ranges] = {}
+    if match.proto:
+        found[Dimension.PROTOCOL] = merge((value, value) for value in match.proto)
+    elif later and (match.sport or match.dport):
+        # LATER_FRAGMENT is every protocol's; ports mean those that have ports.
+        found[Dimension.PROTOCOL] = merge((value, value) for value in WITH_PORTS)
+    if match.tcp_flags is not None:
+        found[Dimension.TCP_FLAGS] = _tcp_flags(*match.tcp_flags, later=later)
+    if match.icmp_type:
+        found[Dimension.ICMP] = _icmp_types(match, later=later)
     for dimension, ports in ((Dimension.SPORT, match.sport), (Dimension.DPORT, match.dport)):
         if ports:
             found[dimension] = ports + (((abi.LATER_FRAGMENT, abi.LATER_FRAGMENT),) if later else ())

@@ -43,8 +43,9 @@ class Prefixes:
 class Nest:
     """`which` maps each prefix given to a distinct one; distinct ones are sorted, wider before narrower.
 
-    Interval i starts at (high[i], low[i]) and ends before the next; `innermost[i]` is the narrowest distinct
-    prefix there, or -1. `levels[d]` are the distinct prefixes inside d others, `parents[d]` those around them.
+    Interval i starts at (high[i], low[i]) and ends before the next; `innermost[i]` is the narrowest
+    distinct prefix there, or -1. `levels[d]` are the distinct prefixes inside d others, and `parents[d]`
+    the next wider one of each.
     """
 
     count: int
@@ -149,7 +150,7 @@ def _ends(
 
 
 def _rank(high: Words, low: Words, end_high: Words, end_low: Words) -> tuple[Words, Words, Indexes, Indexes]:
-    """All starts, ends and address 0 in order without repetition, and where each start and end is among them."""
+    """Starts, ends and address 0 in order without repetition; and where each start and end is among them."""
     zero = np.zeros(1, np.uint64)
     count = len(high)
     all_high = np.concatenate((zero, high, end_high))

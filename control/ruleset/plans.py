@@ -81,7 +81,7 @@ def _check(limit: Limit, entry: Override, prefix: Prefix, length: int | None) ->
         )
     if prefix.length > length:
         raise InvalidInput(
-            f"override {entry.prefix} of limit {limit.name} is narrower than a key of it, which is a /{length}",
+            f"override {entry.prefix} of limit {limit.name} is narrower than its key, a /{length}",
             f"a prefix of at most /{length}, or another key than {limit.key}",
             entry.prefix,
         )

@@ -30,12 +30,17 @@ class Tree:
     nodes: Nodes
     root: int
 
-    def placed(self, node_base: int, leaf_base: int) -> Tree:
-        """The same tree, its nodes standing from `node_base` on and its leaf values raised by `leaf_base`."""
+    def placed(self, node_base: int, leaf_base: int, *, keep_zero: bool = False) -> Tree:
+        """The same tree, its nodes standing from `node_base` on and its leaf values raised by `leaf_base`.
+
+        With `keep_zero` the leaf value 0, which means "none", stays 0.
+        """
+        refs = np.append(self.nodes["child"].reshape(-1), np.uint32(self.root))
+        kept = (refs == LEAF) & keep_zero
+        refs += np.where(refs & LEAF, np.where(kept, 0, leaf_base), node_base).astype(np.uint32)
         nodes = self.nodes.copy()
-        child = nodes["child"]
-        child += np.where(child & LEAF, np.uint32(leaf_base), np.uint32(node_base))
-        return Tree(nodes, self.root + (leaf_base if self.root & REF_LEAF else node_base))
+        nodes["child"] = refs[:-1].reshape(-1, NODE_CHILDREN)
+        return Tree(nodes, int(refs[-1]))
 
 
 def leaf_tree(value: int) -> Tree:
