@@ -19,13 +19,14 @@ def _root() -> None:
 
 
 @pytest.fixture(scope="session")
-def _small_table() -> Iterator[Kernel]:
+def small_table() -> Iterator[Kernel]:
+    """128 buckets; for tests that reset() it themselves, once for each generated example."""
     with loaded("test", SMALL_SETS) as kernel:
         yield kernel
 
 
 @pytest.fixture
-def kernel(_small_table: Kernel) -> Kernel:
+def kernel(small_table: Kernel) -> Kernel:
     """An empty table of 128 buckets and no rules."""
-    _small_table.reset()
-    return _small_table
+    small_table.reset()
+    return small_table

@@ -66,7 +66,7 @@ def test_a_newcomer_to_a_full_set_of_live_buckets_inherits_the_smallest_debt(ker
 
 
 def test_a_newcomer_starts_full_where_the_table_opens_on_overflow(kernel: Kernel) -> None:
-    uid = publish(kernel, [limit(rate="10/s", burst="5", key="src")], full_open=True).uid
+    uid = publish(kernel, [limit(rate="10/s", burst="5", key="src")], table_full_open=True).uid
     *frames, newcomer = colliding(kernel, WAYS + 1, uid)
     for frame in frames:
         drain(kernel, frame, START)
