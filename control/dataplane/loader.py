@@ -26,6 +26,8 @@ from valkyrie.control.dataplane import bpf, complaint, headers, layout, pins, so
 from valkyrie.control.dataplane.complaint import Rejected
 from valkyrie.control.errors import PermissionRefused, Unavailable, ValkyrieError
 
+CONTINUED = "police_more"
+
 
 def import_bcc() -> Any:
     """BCC's Python module. Raises Unavailable when it is not there, or is another `bcc`."""
