@@ -12,7 +12,7 @@ MAN_PAGE=/usr/local/share/man/man1/valkyrie-ctl.1
 SETTINGS=/etc/valkyrie/valkyrie.yaml
 STATE=/var/lib/valkyrie
 PINS=/sys/fs/bpf/valkyrie
-RELEASE_FILES=(pyproject.toml README.md LICENSE .src bpf control adapters)
+RELEASE_FILES=(pyproject.toml LICENSE .src bpf control adapters)
 
 systemd_runs() { [ -d /run/systemd/system ]; }
 
