@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib.metadata
 import logging
 import signal
 import sys
@@ -54,10 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 async def _run(settings: Settings, path: Path | None) -> None:
-    version = importlib.metadata.version("valkyrie")
     state = State.open(settings.database, RANDOM_BYTES)
     engine = KernelEngine(settings, state.secret, RANDOM_BYTES)
-    service = Service(settings, state, engine, Clock(), version)
+    service = Service(settings, state, engine, Clock())
     try:
         # Before the first look at the NICs, so that nothing that happens in between is missed.
         with LinkWatch() as links:

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import grp
 import os
 import pwd
 import socket
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +21,7 @@ from valkyrie.control.audit import Actor
 from valkyrie.control.errors import PermissionRefused
 
 SO_PEERGROUPS = 59  # linux/asm-generic/socket.h; Python has no name for it
-MAX_GROUPS = 65536  # NGROUPS_MAX
+MOST_BYTES = 1024  # all that Python lets getsockopt return: 256 groups
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,21 @@ def group_id(name: str) -> int | None:
 def peer_of(connection: socket.socket) -> Peer:
     """The peer of a connected Unix socket. Raises OSError for any other socket."""
     pid, uid, gid = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    raw = connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4096)
-    if len(raw) == 4096:
-        raw = connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * MAX_GROUPS)
-    groups = struct.unpack(f"{len(raw) // 4}I", raw)
-    return Peer(pid, uid, frozenset((gid, *groups)))
+    return Peer(pid, uid, frozenset((gid, *_groups(connection, uid, gid))))
+
+
+def _groups(connection: socket.socket, uid: int, gid: int) -> Iterable[int]:
+    """The peer's supplementary groups; of one with more than fit, those that the user database gives it."""
+    try:
+        raw = connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, MOST_BYTES)
+    except OSError as error:
+        if error.errno != errno.ERANGE:
+            raise
+        try:
+            return os.getgrouplist(pwd.getpwuid(uid).pw_name, gid)
+        except KeyError:
+            return ()
+    return struct.unpack(f"{len(raw) // 4}I", raw)
 
 
 class PeerProtocol(H11Protocol):

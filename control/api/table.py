@@ -15,6 +15,7 @@ from valkyrie.control.api import models
 from valkyrie.control.api.route import LARGE_BODY, Call, Route
 from valkyrie.control.service.events import Follower
 from valkyrie.control.service.service import Service
+from valkyrie.control.version import installed
 
 MOST_BUCKETS = 100_000
 MOST_AUDIT = 10_000
@@ -28,13 +29,13 @@ async def status(service: Service, call: Call) -> Any:
 async def doctor(service: Service, call: Call) -> Any:
     from valkyrie.control.dataplane.doctor import examine  # noqa: PLC0415 - looked at seldom
 
-    return {"checks": [asdict(check) for check in await asyncio.to_thread(examine)]}
+    return {"checks": [asdict(check) for check in await asyncio.to_thread(examine, service.core.settings.bpffs)]}
 
 
 async def openapi(service: Service, call: Call) -> Any:
     from valkyrie.control.api.openapi import describe  # noqa: PLC0415 - looked at seldom
 
-    return describe(ROUTES, service.version)
+    return describe(ROUTES, installed())
 
 
 async def list_limits(service: Service, call: Call) -> Any:

@@ -59,10 +59,14 @@ class Core:
         DataplaneError, leaves the state and what is enforced as they were.
         """
         world = await self.in_turn(lambda: self.make(actor, action, target, detail, update))
-        self.changed.set()
-        if world.allotment.retired:
-            await self.in_turn(self.settle)
+        await self.after_change()
         return world
+
+    async def after_change(self) -> None:
+        """Wake the timers, and purge what a deleted limit left."""
+        self.changed.set()
+        if self.world.allotment.retired:
+            await self.in_turn(self.settle)
 
     def make(
         self, actor: Actor, action: str, target: str, detail: dict[str, Any], update: Callable[[World], World]
@@ -71,10 +75,9 @@ class Core:
         new = update(self.world)
         if new is self.world:
             return new
-        keys = {limit.name: limit.key for limit in new.desired.limits}
-        if self.world.allotment.retired and keys.keys() - self.world.allotment.slots.keys():
+        if self.world.allotment.retired:
             self.settle()
-        new = replace(new, allotment=allot(self.world.allotment, keys))
+        new = self._allotted(new)
         written = entry(self.clock.wall(), actor, action, target, detail)
 
         def write(transaction: Transaction) -> None:
@@ -82,6 +85,14 @@ class Core:
 
         self._put_in_force(new, write)
         return new
+
+    def _allotted(self, world: World) -> World:
+        keys = {limit.name: limit.key for limit in world.desired.limits}
+        return replace(world, allotment=allot(self.world.allotment, keys))
+
+    def try_out(self, world: World) -> None:
+        """Compile without putting in force; in the thread of changes. Raises what a change would."""
+        self.compile(self._allotted(world), self.serial + 1)
 
     def _put_in_force(self, new: World, write: Callable[[Transaction], None]) -> None:
         old, before = self.world, self.compiled

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from valkyrie.control.audit import Actor
-from valkyrie.control.errors import InvalidInput, NotFound
+from valkyrie.control.document import checked
+from valkyrie.control.errors import NotFound
 from valkyrie.control.limits import Limit, Override
 from valkyrie.control.prefix import canonical_prefix
 from valkyrie.control.service.core import Core
@@ -23,7 +24,7 @@ class Limits:
 
     async def put(self, actor: Actor, name: str, fields: dict[str, Any]) -> dict[str, Any]:
         """Create the limit or replace it as a whole; its overrides stay. Raises InvalidInput, Conflict."""
-        limit = Limit.model_validate({**{k: v for k, v in fields.items() if v is not None}, "name": name})
+        limit = checked(Limit, {**{k: v for k, v in fields.items() if v is not None}, "name": name})
 
         def update(world: World) -> World:
             if world.limits.get(name) == limit:
@@ -67,7 +68,7 @@ class Limits:
     async def put_overrides(self, actor: Actor, name: str, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Add overrides, or replace those of the same prefixes: all or none. Raises NotFound, InvalidInput."""
         limit = known(self._core.world, name)
-        given = await asyncio.to_thread(_checked, limit, entries)
+        given = await asyncio.to_thread(_overrides, limit, entries)
 
         def update(world: World) -> World:
             known(world, name)
@@ -117,12 +118,8 @@ def _override(entry: Override) -> dict[str, Any]:
     return {"prefix": entry.prefix, "rate": entry.rate, "burst": entry.burst}
 
 
-def _checked(limit: Limit, entries: Sequence[dict[str, Any]]) -> list[Override]:
+def _overrides(limit: Limit, entries: Sequence[dict[str, Any]]) -> list[Override]:
     """The overrides, each checked; an error names the index of the entry that is wrong."""
-    checked: list[Override] = []
-    for index, fields in enumerate(entries):
-        try:
-            checked.append(Override.model_validate({**fields, "limit": limit.name}))
-        except InvalidInput as error:
-            raise error.at(f"overrides[{index}].{error.where}") from error
-    return checked
+    return [
+        checked(Override, {**fields, "limit": limit.name}, f"overrides[{index}]") for index, fields in enumerate(entries)
+    ]

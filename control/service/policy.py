@@ -4,9 +4,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 from valkyrie.control.audit import Actor
+from valkyrie.control.diff import Diff, diff
+from valkyrie.control.document import from_document, to_document
 from valkyrie.control.service.core import Core
 
 
@@ -15,5 +19,28 @@ class Policy:
         self._core = core
 
     async def export(self) -> dict[str, Any]:
-        from valkyrie.control.document import to_document
         return await asyncio.to_thread(to_document, self._core.world.desired)
+
+    async def apply(self, actor: Actor, document: dict[str, Any], *, dry_run: bool) -> dict[str, Any]:
+        """Make the policy the document's; what it does not name is deleted. Answers with the difference.
+
+        A dry run compiles as well: what it lets pass can be applied. Raises InvalidInput naming the
+        field, Conflict; then nothing has changed.
+        """
+        wanted = await asyncio.to_thread(from_document, document)
+
+        def work() -> Diff:
+            world = self._core.world
+            found = diff(world.desired, wanted)
+            if not found:
+                return found
+            if dry_run:
+                self._core.try_out(replace(world, desired=wanted))
+            else:
+                counts = dict(Counter(f"{one.kind} {one.change}" for one in found.changes))
+                self._core.make(actor, "apply", "", counts, lambda now: replace(now, desired=wanted))
+            return found
+
+        found = await self._core.in_turn(work)
+        await self._core.after_change()
+        return {"diff": found.entries(), "applied": not dry_run}

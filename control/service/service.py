@@ -25,8 +25,7 @@ FIXED = ("state_dir", "socket", "bpffs", "group", "read_group")
 class Service:
     """Everything that the API offers, over one state and one data plane."""
 
-    def __init__(self, settings: Settings, state: State, engine: Engine, clock: Clock, version: str) -> None:
-        self.version = version
+    def __init__(self, settings: Settings, state: State, engine: Engine, clock: Clock) -> None:
         self.core = Core(settings, state, engine, clock)
         self.hub = Hub(clock)
         self.limits = Limits(self.core)
@@ -35,7 +34,7 @@ class Service:
         self.policy = Policy(self.core)
         self.talkers = Talkers(clock.wall)
         self.drops = Drops(self.core, self.hub, self.talkers)
-        self.views = Views(self.core, self.nics, self.talkers, version)
+        self.views = Views(self.core, self.nics, self.talkers)
 
     async def start(self) -> None:
         """Put in force what the state says, and attach what should be attached."""

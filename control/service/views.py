@@ -18,6 +18,7 @@ from valkyrie.control.service.core import Core
 from valkyrie.control.service.limits import known
 from valkyrie.control.service.nics import Nics
 from valkyrie.control.service.talkers import Talkers
+from valkyrie.control.version import installed
 
 SHORTEST_SPAN_NS = 250_000_000  # rates over less than this are noise: show the last ones again
 RATES = ("matched", "passed", "dropped", "shadow_dropped")
@@ -35,11 +36,10 @@ class Sample:
 class Views:
     """`talkers` is fed by the data plane's drop events."""
 
-    def __init__(self, core: Core, nics: Nics, talkers: Talkers, version: str) -> None:
+    def __init__(self, core: Core, nics: Nics, talkers: Talkers) -> None:
         self._core = core
         self._nics = nics
         self._talkers = talkers
-        self._version = version
         self._started = core.clock.wall()
         self._sample: Sample | None = None
 
@@ -49,7 +49,7 @@ class Views:
         live = await asyncio.to_thread(core.engine.occupancy)
         nics = await self._nics.list()
         return {
-            "version": self._version,
+            "version": installed(),
             "pid": os.getpid(),
             "started": self._started,
             "enforcing": any(nic["attached"] for nic in nics),

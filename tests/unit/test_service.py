@@ -47,7 +47,7 @@ class Bench:
 
     def _make(self) -> Service:
         state = State.open(self.settings.database, lambda size: bytes(size))
-        return Service(self.settings, state, self.engine, self.time.clock(), "0")
+        return Service(self.settings, state, self.engine, self.time.clock())
 
     async def again(self) -> Service:
         """Another daemon on the same state and the same kernel."""
