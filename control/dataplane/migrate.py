@@ -119,9 +119,9 @@ def begin(
     pin_dir: Path,
     sizes: source.Sizes,
     record_path: Path,
-    *,
     publish: Callable[[Dataplane], None],
     now_ns: Callable[[], int],
+    *,
     main: Path = source.MAIN,
 ) -> build.Build:
     """Build aside, carry the buckets over and take the old pins' place. Then attach, then finish().
