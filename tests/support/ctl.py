@@ -51,7 +51,8 @@ def command(*args: str) -> list[str]:
 
 
 def environment(socket: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT / ".src"), "VALKYRIE_SOCKET": str(socket), "COLUMNS": "120"}
+    found = os.pathsep.join(filter(None, [str(ROOT / ".src"), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": found, "VALKYRIE_SOCKET": str(socket), "COLUMNS": "120"}
 
 
 @contextmanager
