@@ -19,10 +19,11 @@ static __always_inline u64 cost_of(const struct plan *plan, u64 tokens) {
 
 /* The plan in force for this packet: the limit's, or an override's. */
 static __always_inline const struct plan *plan_of(const struct limit *l, const struct packet *p) {
-  if (l->override_root == REF_LEAF)
-    return &l->plan;
   const struct address *a = l->override_dst ? &p->dst : &p->src;
-  u32 leaf = tree_find(is_ipv4(a) ? l->override_root : l->override6_root, a, p->generation);
+  u32 root = is_ipv4(a) ? l->override_root : l->override6_root;
+  if (root == REF_LEAF)
+    return &l->plan;
+  u32 leaf = tree_find(root, a, p->generation);
   if (!leaf)
     return &l->plan;
   u32 index = p->generation * MAX_PLANS + (leaf & (MAX_PLANS - 1));
