@@ -10,6 +10,7 @@ from support.bpf import Kernel, loaded
 
 SMALL_SETS = 16
 """128 buckets: small enough that random traffic fills it."""
+LARGE_SETS = 8192
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,6 +24,19 @@ def small_table() -> Iterator[Kernel]:
     """128 buckets; for tests that reset() it themselves, once for each generated example."""
     with loaded("test", SMALL_SETS) as kernel:
         yield kernel
+
+
+@pytest.fixture(scope="session")
+def _large_table() -> Iterator[Kernel]:
+    with loaded("large", LARGE_SETS) as kernel:
+        yield kernel
+
+
+@pytest.fixture
+def roomy(_large_table: Kernel) -> Kernel:
+    """An empty table in which nothing meets by chance, and no rules."""
+    _large_table.reset()
+    return _large_table
 
 
 @pytest.fixture

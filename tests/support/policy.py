@@ -11,6 +11,7 @@ from support.bpf import SECRET, Kernel
 from support.reference.bucket import Plan, Table
 from support.reference.police import Police
 from support.reference.scenario import Scenario
+from valkyrie.control.abi import MAX_LIMITS
 from valkyrie.control.limits import MEASURES, Desired, Limit, Override
 from valkyrie.control.ruleset.compile import CompiledRuleset, RulesetSettings, SlotUid, compile_ruleset
 from valkyrie.control.ruleset.plans import plan_row
@@ -48,7 +49,9 @@ def publish(
 ) -> Published:
     """Put limits, or a whole policy, in force. Wall time is taken to have begun at boot."""
     desired = desired or Desired.of(limits)
-    numbers = {entry.name: SlotUid(slot=7 + i, uid=100 + i) for i, entry in enumerate(desired.limits)}
+    numbers = {
+        entry.name: SlotUid(slot=(7 + i) % MAX_LIMITS, uid=100 + i) for i, entry in enumerate(desired.limits)
+    }
     compiled = compile_ruleset(
         desired,
         slots=numbers,
