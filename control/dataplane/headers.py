@@ -7,6 +7,7 @@ with a few files of our own, serves every kernel.
 """
 
 import mmap
+import platform
 import sysconfig
 import tempfile
 from collections.abc import Iterator
@@ -48,14 +49,23 @@ typedef unsigned int __poll_t;
 #endif
 """
 
+EMPTY = ""  # BCC brings its own
+# BCC searches arch/*/include, include, arch/*/include/uapi and include/uapi in this order.
 OWN = {
-    "linux/kconfig.h": "#define CONFIG_BPF_SYSCALL 1\n",
-    "linux/types.h": TYPES,
-    "linux/bpf.h": "",
-    "linux/log2.h": "",
-    "uapi/linux/types.h": "#include <linux/types.h>\n",
-    "uapi/linux/bpf.h": "",
-    "asm/page.h": f"#define PAGE_SIZE {mmap.PAGESIZE}\n",
+    "include/linux/kconfig.h": "#define CONFIG_BPF_SYSCALL 1\n",
+    "include/linux/types.h": TYPES,
+    "include/linux/bpf.h": EMPTY,
+    "include/linux/log2.h": EMPTY,
+    "include/asm/page.h": f"#define PAGE_SIZE {mmap.PAGESIZE}\n",
+    "arch/{arch}/include/uapi/linux/types.h": TYPES,
+    "arch/{arch}/include/uapi/linux/bpf.h": EMPTY,
+}
+ARCHITECTURES = {
+    "x86_64": "x86",
+    "aarch64": "arm64",
+    "riscv64": "riscv",
+    "ppc64le": "powerpc",
+    "s390x": "s390",
 }
 
 
@@ -81,32 +91,23 @@ def check(include: Path) -> None:
         )
 
 
-def _link(source: Path, target: Path) -> None:
-    """Links in `target` to all that `source` holds, except what is there already."""
-    target.mkdir(parents=True, exist_ok=True)
-    for entry in source.iterdir():
-        link = target / entry.name
-        if not link.exists():
-            link.symlink_to(entry)
-
-
 def fill(tree: Path, include: Path) -> None:
-    """Make the tree in an empty directory out of `include` (as a rule /usr/include).
+    """Make the tree in an empty directory out of `include` (as a rule /usr/include): whole folders are
+    linked, and the few files of our own stand before them in the order of search.
 
     Raises Unavailable if the UAPI headers are not installed.
     """
     check(include)
-    asm = _asm(include)
-    root = tree / "include"
+    machine = platform.machine()
     for name, text in OWN.items():
-        path = root / name
+        path = tree / name.format(arch=ARCHITECTURES.get(machine, machine))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    _link(include / "linux", root / "linux")
-    _link(include / "linux", root / "uapi" / "linux")
-    _link(asm, root / "asm")
-    _link(asm, root / "uapi" / "asm")
-    (root / "asm-generic").symlink_to(include / "asm-generic")
+    uapi = tree / "include" / "uapi"
+    uapi.mkdir()
+    (uapi / "linux").symlink_to(include / "linux")
+    (uapi / "asm").symlink_to(_asm(include))
+    (uapi / "asm-generic").symlink_to(include / "asm-generic")
 
 
 @contextmanager

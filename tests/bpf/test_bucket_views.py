@@ -5,9 +5,9 @@ import time
 
 import numpy as np
 import pytest
+
 from support.bpf import Kernel
 from support.policy import limit, publish
-
 from valkyrie.control.dataplane import buckets, explain, packet
 from valkyrie.control.dataplane.keyname import record_of
 from valkyrie.control.enums import Reason
