@@ -34,7 +34,7 @@ def row(bucket: dict[str, Any]) -> list[str]:
         bucket["key"],
         format_count(bucket["tokens_left"]),
         format_count(bucket["burst"]),
-        format_duration(full_in) if full_in else "full",
+        format_duration(full_in, 2) if full_in else "full",
     ]
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from valkyrie.control.errors import InvalidInput
 
 MAX_DOCUMENT = 64 * 1024 * 1024
+MAX_NUMBERED = 1024 * 1024  # longer texts take the slow reader too long to find a line
+TEXT_FIELDS = frozenset({"name", "match", "key", "burst"})
 
 
 def load(text: str, name: str) -> dict[str, Any]:
@@ -20,7 +22,17 @@ def load(text: str, name: str) -> dict[str, Any]:
             f"{name} holds no mapping",
             "it begins with one of: limits, exempt, ban; `valkyrie-ctl limits export` shows the form",
         )
-    return document
+    return {name: texts(value) for name, value in document.items()}
+
+
+def texts(node: Any) -> Any:
+    """The same with numbers turned into text where the API wants text: people write burst: 2000."""
+    if isinstance(node, dict):
+        return {
+            name: str(value) if name in TEXT_FIELDS and type(value) is int else texts(value)
+            for name, value in node.items()
+        }
+    return [texts(value) for value in node] if isinstance(node, list) else node
 
 
 def load_json(text: str, name: str) -> Any:
@@ -61,6 +73,8 @@ def line_of(text: str, field: str) -> int | None:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
+    if len(text) > MAX_NUMBERED:
+        return None
     try:
         node: Any = YAML(typ="rt").load(text)
     except (YAMLError, ValueError):

@@ -36,7 +36,7 @@ def row(limit: dict[str, Any]) -> list[str]:
         "yes" if limit["conforms"] else "no",
         format_count(limit["tokens_left"]),
         format_count(limit["burst"]),
-        format_duration(retry) if retry else "",
+        format_duration(retry, 2) if retry else "",
     ]
 
 

@@ -18,7 +18,7 @@ SIGNS = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yel
 
 
 def shown(value: object) -> str:
-    return "none" if value is None else str(value)
+    return "none" if value in (None, "") else str(value)
 
 
 def diff_lines(diff: list[dict[str, Any]]) -> list[Line]:

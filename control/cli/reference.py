@@ -49,7 +49,7 @@ limits:
     match: proto tcp dport 80,443
     key: src/32
     rate: 1000/s
-    burst: "2000"
+    burst: 2000
     action: drop
     overrides:
       - prefix: 203.0.113.0/24

@@ -65,6 +65,12 @@ def test_apply_shows_the_diff(ctl: Ctl, policy: Path) -> None:
     assert dry.endswith("would change: 1 added, 1 removed, 1 changed (dry run, nothing was changed)\n")
 
 
+def test_a_burst_may_be_written_as_a_number(ctl: Ctl) -> None:
+    ctl.good("limits", "apply", "-f", "-", stdin="limits:\n  - {name: 7, key: src, rate: 1/s, burst: 2000}\n")
+    (limit,) = ctl.sent().body["document"]["limits"]
+    assert limit == {"name": "7", "key": "src", "rate": "1/s", "burst": "2000"}
+
+
 def test_nothing_to_change_is_said(ctl: Ctl, policy: Path) -> None:
     assert ctl.good("limits", "apply", "-f", str(policy)) == "nothing to change\n"
 
