@@ -30,7 +30,7 @@ DURATION_NS = {
 
 MIN_PACKETS = Fraction(1, 3600)  # a second
 MAX_PACKETS = Fraction(600 * 10**6)  # 400 Gbit/s of the smallest packets
-MIN_BYTES = Fraction(2, 3600)
+MIN_BYTES = Fraction(4, 3600)  # 64 KiB, the default burst, still refill within two years
 MAX_BYTES = Fraction(50 * 10**9)  # 400 Gbit/s
 MAX_DURATION_NS = 3650 * DURATION_NS["d"]
 MAX_TEXT = 64  # characters of one figure
@@ -70,7 +70,7 @@ def parse_rate(text: str, measure: Measure | None = None) -> Rate:
     per_ns = tokens / PERIODS_NS[period]
     low, high = (MIN_BYTES, MAX_BYTES) if in_bytes else (MIN_PACKETS, MAX_PACKETS)
     if not low <= per_ns * SECOND_NS <= high:
-        span = "16bit/h to 400gbit/s" if in_bytes else "1/h to 600M/s"
+        span = "32bit/h to 400gbit/s" if in_bytes else "1/h to 600M/s"
         raise InvalidInput(f"rate {text!r} is out of range", f"rates go from {span}", text)
     return Rate(per_ns.numerator, per_ns.denominator, measure)
 
