@@ -56,4 +56,7 @@ def read_audit(connection: sqlite3.Connection, count: int) -> list[Entry]:
     rows = connection.execute(
         "SELECT at, uid, user, pid, action, target, detail FROM audit ORDER BY id DESC LIMIT ?", (count,)
     )
-    return [Entry(at, Actor(uid, user, pid), action, target, detail) for at, uid, user, pid, action, target, detail in rows]
+    return [
+        Entry(at, Actor(uid, user, pid), action, target, detail)
+        for at, uid, user, pid, action, target, detail in rows
+    ]

@@ -67,8 +67,12 @@ class Settings(_Section):
     state_dir: Path = Field(Path("/var/lib/valkyrie"), description="where the database and build.json lie")
     socket: Path = Field(Path("/run/valkyrie/valkyried.sock"), description="Unix socket of the API")
     bpffs: Path = Field(Path("/sys/fs/bpf"), description="BPF filesystem; pins lie in its folder valkyrie")
-    group: str = Field("valkyrie", min_length=1, max_length=64, description="Unix group that may change things")
-    read_group: str = Field("valkyrie-read", min_length=1, max_length=64, description="group that may only read")
+    group: str = Field(
+        "valkyrie", min_length=1, max_length=64, description="Unix group that may change things"
+    )
+    read_group: str = Field(
+        "valkyrie-read", min_length=1, max_length=64, description="group that may only read"
+    )
     log: Literal["debug", "info", "warning", "error"] = "info"
     table: TableSettings = TableSettings()
     # Passing what cannot be parsed would be a way around every limit.
@@ -136,13 +140,13 @@ def parse_settings(raw: bytes, origin: str) -> Settings:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         problem = getattr(error, "problem", None) or "not YAML"
         where = f"line {mark.line + 1}" if mark is not None else ""
-        raise InvalidInput(
-            f"{origin}: {problem}", "correct the YAML syntax there", where=where
-        ) from error
+        raise InvalidInput(f"{origin}: {problem}", "correct the YAML syntax there", where=where) from error
     if document is None:
         return Settings()
     if not isinstance(document, dict):
-        raise InvalidInput(f"{origin} holds no `name: value` lines", "see the settings reference", where="line 1")
+        raise InvalidInput(
+            f"{origin} holds no `name: value` lines", "see the settings reference", where="line 1"
+        )
     try:
         return Settings.model_validate(document)
     except ValidationError as error:
@@ -171,10 +175,12 @@ def _dotted(path: tuple[int | str, ...]) -> str:
 
 def _line_of(document: Any, path: tuple[int | str, ...]) -> int:
     """Line, from 1, of the innermost part of `path` that the document has."""
-    node, line = document, 1
+    node: Any = document
+    line = 1
     for part in path:
         try:
-            mark = node.lc.key(part) if isinstance(node, dict) else node.lc.item(part)
+            place = node.lc
+            mark = place.key(part) if isinstance(part, str) else place.item(part)
             node = node[part]
         except (AttributeError, KeyError, IndexError, TypeError):
             break

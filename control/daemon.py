@@ -34,7 +34,9 @@ log = logging.getLogger("valkyried")
 def main(arguments: list[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT; the exit status is the error's, 0 when asked to end."""
     parser = argparse.ArgumentParser(prog="valkyried", description="the daemon of the Valkyrie appliance")
-    parser.add_argument("--config", type=Path, help="settings; else $VALKYRIE_CONFIG, else /etc/valkyrie/valkyrie.yaml")
+    parser.add_argument(
+        "--config", type=Path, help="settings; else $VALKYRIE_CONFIG, else /etc/valkyrie/valkyrie.yaml"
+    )
     path = parser.parse_args(arguments).config
     try:
         settings = load_settings(path)
@@ -77,7 +79,9 @@ async def _serve(
     loop.add_signal_handler(signal.SIGHUP, lambda: _spawn(reloads, _reload(service, path)))
     tasks = [
         loop.create_task(forever("the timer", lambda: keep(service))),
-        loop.create_task(forever("the link watch", lambda: watch_links(service, links.events(), engine.program_id))),
+        loop.create_task(
+            forever("the link watch", lambda: watch_links(service, links.events(), engine.program_id))
+        ),
         loop.create_task(forever("the event reader", lambda: service.drops.pump(engine.events()))),
     ]
     interval = watchdog_interval()

@@ -21,7 +21,8 @@ from valkyrie.control.service.service import Service
 def make_app(service: Service, access: Access) -> Starlette:
     return Starlette(
         routes=[
-            StarletteRoute(route.path, _endpoint(route, service, access), methods=[route.method]) for route in ROUTES
+            StarletteRoute(route.path, _endpoint(route, service, access), methods=[route.method])
+            for route in ROUTES
         ],
         exception_handlers={HTTPException: _refused},
     )

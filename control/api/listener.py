@@ -40,7 +40,9 @@ def bind(path: Path, *, write_group: int | None, read_group: int | None) -> sock
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         _remove_stale(path)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        listener = socket.socket(
+            socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        )
         try:
             mask = os.umask(0o177)
             try:
@@ -56,9 +58,13 @@ def bind(path: Path, *, write_group: int | None, read_group: int | None) -> sock
             listener.close()
             raise
     except PermissionError as error:
-        raise PermissionRefused(f"cannot make the socket {path}: {error.strerror}", "run valkyried as root") from error
+        raise PermissionRefused(
+            f"cannot make the socket {path}: {error.strerror}", "run valkyried as root"
+        ) from error
     except OSError as error:
-        raise Unavailable(f"cannot make the socket {path}: {error.strerror}", "check the folder it lies in") from error
+        raise Unavailable(
+            f"cannot make the socket {path}: {error.strerror}", "check the folder it lies in"
+        ) from error
     return listener
 
 
@@ -80,7 +86,9 @@ def _admit(path: Path, group: int) -> None:
     except OSError as error:
         if error.errno != errno.ENOTSUP:
             raise
-        log.warning("%s: this file system has no access lists, so the read-only group cannot connect", path.parent)
+        log.warning(
+            "%s: this file system has no access lists, so the read-only group cannot connect", path.parent
+        )
 
 
 def _remove_stale(path: Path) -> None:
@@ -100,4 +108,6 @@ def _remove_stale(path: Path) -> None:
             return
         except TimeoutError:
             pass
-    raise Conflict(f"another process answers at {path}", "stop the valkyried that runs, or choose another `socket`")
+    raise Conflict(
+        f"another process answers at {path}", "stop the valkyried that runs, or choose another `socket`"
+    )

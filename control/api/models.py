@@ -24,7 +24,9 @@ class LimitBody(Body):
     burst: str | None = Field(None, max_length=64, description="as 2000 or 64KB; absent: one second's worth")
     action: Literal["drop", "shadow", "ban"] = "drop"
     ban_for: str | None = Field(None, max_length=64, description="with action ban: how long, as 10m")
-    measure: Literal["packets", "ip", "frame"] | None = Field(None, description="what a token is; absent: by the rate")
+    measure: Literal["packets", "ip", "frame"] | None = Field(
+        None, description="what a token is; absent: by the rate"
+    )
 
 
 class OverrideBody(Body):
@@ -56,7 +58,9 @@ class GuardBody(Body):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, populate_by_name=True)
 
     prefix: str = Field(max_length=64)
-    lasting: str | None = Field(None, alias="for", max_length=64, description="how long, as 10m; absent: for ever")
+    lasting: str | None = Field(
+        None, alias="for", max_length=64, description="how long, as 10m; absent: for ever"
+    )
     note: str = Field("", max_length=256)
 
 
@@ -64,7 +68,9 @@ class AttachBody(Body):
     mode: Literal["auto", "native", "generic"] = "auto"
     confirm: str | None = Field(None, max_length=64, description="detach after this time unless confirmed")
     replace: bool = Field(default=False, description="replace somebody else's XDP program")
-    protect: list[str] = Field(default_factory=list, max_length=64, description="never drop packets from here")
+    protect: list[str] = Field(
+        default_factory=list, max_length=64, description="never drop packets from here"
+    )
 
 
 class ResetBody(Body):

@@ -47,20 +47,22 @@ class Access:
     write_group: int | None
     read_group: int | None
 
-    def check(self, peer: Peer | None, *, write: bool) -> None:
-        """Raises PermissionRefused. Root and the daemon's own user may do all."""
+    def check(self, peer: Peer | None, *, write: bool) -> Peer:
+        """The peer, who may. Raises PermissionRefused. Root and the daemon's own user may do all."""
         if peer is None:
             raise PermissionRefused("the kernel does not say who you are", "connect by the Unix socket")
         if peer.uid in (0, os.geteuid()) or self.write_group in peer.groups:
-            return
+            return peer
         if self.read_group in peer.groups:
             if write:
                 raise PermissionRefused(
-                    "members of the read-only group may look and not change", "use sudo, or join the group valkyrie"
+                    "members of the read-only group may look and not change",
+                    "use sudo, or join the group valkyrie",
                 )
-            return
+            return peer
         raise PermissionRefused(
-            f"user id {peer.uid} may not use the API", "use sudo, or join the group valkyrie (valkyrie-read to look)"
+            f"user id {peer.uid} may not use the API",
+            "use sudo, or join the group valkyrie (valkyrie-read to look)",
         )
 
 
@@ -96,9 +98,9 @@ class PeerProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         peer: Peer | None = None
-        with contextlib.suppress(OSError):  # a peer that is gone already gets no answer anyway
-            # uvloop hands out a stand-in without the options of a real socket: borrow its descriptor.
-            with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as connection:
-                peer = peer_of(connection)
+        # uvloop hands out a stand-in without the options of a real socket: borrow its descriptor.
+        connection = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        with connection, contextlib.suppress(OSError):  # without credentials nothing is allowed
+            peer = peer_of(connection)
         state: dict[str, Any] = {**self.app_state, "peer": peer}
         self.app_state = state

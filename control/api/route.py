@@ -26,7 +26,14 @@ LARGE_BODY = 64 * 1024 * 1024  # 100,000 overrides are 8 MB
 MAX_QUERY = 16
 THREAD_ABOVE = 256 * 1024  # bytes of JSON that are worth a thread, so that the loop stays free
 
-STATUS = {"invalid": 400, "not-found": 404, "conflict": 409, "permission": 403, "unavailable": 503, "foreign": 409}
+STATUS = {
+    "invalid": 400,
+    "not-found": 404,
+    "conflict": 409,
+    "permission": 403,
+    "unavailable": 503,
+    "foreign": 409,
+}
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,9 @@ class Call:
         """A query parameter from 1 to `most`. Raises InvalidInput."""
         text = self.query.get(name, str(default))
         if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most):
-            raise InvalidInput(f"{name} is not a number from 1 to {most}: {text[:40]!r}", f"as {name}={default}", name)
+            raise InvalidInput(
+                f"{name} is not a number from 1 to {most}: {text[:40]!r}", f"as {name}={default}", name
+            )
         return int(text)
 
     def needed(self, name: str) -> str:
@@ -79,9 +88,10 @@ class Route:
 async def serve(route: Route, service: Service, access: Access, request: Request) -> Response:
     """Check the caller, read and check the body, call the handler; every error becomes its answer."""
     try:
-        peer = getattr(request.state, "peer", None)
-        access.check(peer, write=route.writes)
-        call = Call(peer.actor(), dict(request.path_params), _query(route, request), await _body(route, request))
+        peer = access.check(getattr(request.state, "peer", None), write=route.writes)
+        call = Call(
+            peer.actor(), dict(request.path_params), _query(route, request), await _body(route, request)
+        )
         answer = await route.handler(service, call)
         if isinstance(answer, Response):
             return answer
@@ -92,11 +102,18 @@ async def serve(route: Route, service: Service, access: Access, request: Request
         return Response(status_code=400)
     except Exception:
         log.exception("%s %s failed", route.method, route.path)
-        return error_response(ValkyrieError("an error inside valkyried", "its log has the traceback: please report it"))
+        return error_response(
+            ValkyrieError("an error inside valkyried", "its log has the traceback: please report it")
+        )
 
 
 def error_response(error: ValkyrieError) -> Response:
-    content = {"code": error.code, "what": error.what, "hint": error.hint, "where": getattr(error, "where", "")}
+    content = {
+        "code": error.code,
+        "what": error.what,
+        "hint": error.hint,
+        "where": getattr(error, "where", ""),
+    }
     text = json.dumps({"error": content}).encode()
     return Response(text, status_code=STATUS.get(error.code, 500), media_type="application/json")
 

@@ -29,7 +29,9 @@ async def status(service: Service, call: Call) -> Any:
 async def doctor(service: Service, call: Call) -> Any:
     from valkyrie.control.dataplane.doctor import examine  # noqa: PLC0415 - looked at seldom
 
-    return {"checks": [asdict(check) for check in await asyncio.to_thread(examine, service.core.settings.bpffs)]}
+    return {
+        "checks": [asdict(check) for check in await asyncio.to_thread(examine, service.core.settings.bpffs)]
+    }
 
 
 async def openapi(service: Service, call: Call) -> Any:
@@ -208,7 +210,8 @@ ROUTES: tuple[Route, ...] = (
         },
     ),
     Route(
-        "GET", "/v1/buckets/{limit}", "One bucket", show_bucket, query={"key": "whose; absent for global limits"}
+        "GET", "/v1/buckets/{limit}", "One bucket", show_bucket,
+        query={"key": "whose; absent for global limits"},
     ),
     Route("POST", "/v1/buckets/reset", "Make buckets full again", reset_buckets, body=models.ResetBody),
     Route("POST", "/v1/nics/{nic}/attach", "Police a NIC", attach, body=models.AttachBody),

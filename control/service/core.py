@@ -17,7 +17,13 @@ from typing import Any, TypeVar
 from valkyrie.control.audit import Actor, entry
 from valkyrie.control.config import Settings
 from valkyrie.control.errors import ValkyrieError
-from valkyrie.control.ruleset.compile import CompileCache, CompiledRuleset, RulesetSettings, SlotUid, compile_ruleset
+from valkyrie.control.ruleset.compile import (
+    CompileCache,
+    CompiledRuleset,
+    RulesetSettings,
+    SlotUid,
+    compile_ruleset,
+)
 from valkyrie.control.service.clock import Clock
 from valkyrie.control.service.engine import Engine
 from valkyrie.control.service.world import World
@@ -170,7 +176,9 @@ class Core:
     def note(self, actor: Actor, action: str, target: str, detail: dict[str, Any]) -> None:
         """Say in the audit log what was done that is no change of the world."""
         with self.state.transaction() as transaction:
-            transaction.audit(entry(self.clock.wall(), actor, action, target, detail), self.settings.audit.keep)
+            transaction.audit(
+                entry(self.clock.wall(), actor, action, target, detail), self.settings.audit.keep
+            )
 
     @property
     def order(self) -> Sequence[str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the service needs of the data plane. The kernel's is control/service/kernel.py; tests bring one in memory."""
+"""What the service needs of the data plane. kernel.py is the kernel's; tests bring one in memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from valkyrie.control.service.world import World
 
 @dataclass(frozen=True)
 class Figures:
-    """Counters summed over CPUs: abi.LIMIT_STATS by slot, abi.REASON_STATS by reason, and the table's by name."""
+    """Counters summed over CPUs: abi.LIMIT_STATS by slot, abi.REASON_STATS by reason, the table's by name."""
 
     limits: np.ndarray[Any, Any]
     reasons: np.ndarray[Any, Any]
@@ -89,7 +89,9 @@ class Engine(Protocol):
         `order` names the limit at each position of the ruleset in force.
         """
 
-    def buckets(self, world: World, *, limit: str | None, key: str | None, live: bool, count: int) -> list[dict[str, Any]]:
+    def buckets(
+        self, world: World, *, limit: str | None, key: str | None, live: bool, count: int
+    ) -> list[dict[str, Any]]:
         """Buckets, the emptiest first: {limit, key, tokens_left, burst, full_in_ns}. Raises InvalidInput."""
 
     def reset(self, world: World, limit: str, key: str | None) -> int:

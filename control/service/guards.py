@@ -32,7 +32,9 @@ class Guards:
             ]
         }
 
-    async def put(self, actor: Actor, kind: Kind, prefix: str, lasting: str | None, note: str) -> dict[str, Any]:
+    async def put(
+        self, actor: Actor, kind: Kind, prefix: str, lasting: str | None, note: str
+    ) -> dict[str, Any]:
         """Add, or replace that of the same prefix. `lasting` as 10m; None: for ever. Raises InvalidInput."""
         until = self._core.clock.wall() + parse_duration(lasting) / 1e9 if lasting else None
         made = (Exempt if kind == "exempt" else Ban)(prefix=prefix, until=until, note=note)
@@ -76,7 +78,8 @@ class Guards:
 
 
 def _expired(world: World, now: float) -> list[str]:
-    return [entry.prefix for entry in (*world.desired.exempts, *world.desired.bans) if _over(entry, now)]
+    entries: tuple[Exempt | Ban, ...] = (*world.desired.exempts, *world.desired.bans)
+    return [entry.prefix for entry in entries if _over(entry, now)]
 
 
 def _over(entry: Exempt | Ban, now: float) -> bool:

@@ -10,8 +10,10 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from typing import Any, cast
 
 from valkyrie.control.config import Settings
-from valkyrie.control.dataplane import attach, buckets, build, explain, maps, migrate, stats
+from valkyrie.control.dataplane import attach, build, explain, maps, migrate, stats
+from valkyrie.control.dataplane import buckets as table
 from valkyrie.control.dataplane.attach import Wish
+from valkyrie.control.dataplane.buckets import Bucket
 from valkyrie.control.dataplane.build import Outcome
 from valkyrie.control.dataplane.events import Event, EventReader
 from valkyrie.control.dataplane.keyname import record_of
@@ -22,8 +24,8 @@ from valkyrie.control.dataplane.source import Sizes, possible_cpus
 from valkyrie.control.errors import InvalidInput
 from valkyrie.control.limits import Limit
 from valkyrie.control.ruleset.compile import CompiledRuleset
-from valkyrie.control.service.engine import Attached, Figures
 from valkyrie.control.service import told
+from valkyrie.control.service.engine import Attached, Figures
 from valkyrie.control.service.told import Pricing
 from valkyrie.control.service.world import World
 
@@ -38,7 +40,7 @@ class KernelEngine:
     """Pinned maps and program. Satisfies service.engine.Engine."""
 
     def __init__(self, settings: Settings, secret: bytes, random_bytes: Callable[[int], bytes]) -> None:
-        """`secret` are the 16 bytes for the bucket hash, kept with the state so that buckets find their place."""
+        """`secret`: 16 bytes for the bucket hash, kept with the state so that buckets find their place."""
         self._pins = settings.pin_dir
         self._record = settings.state_dir / "build.json"
         self._sizes = Sizes(settings.table.buckets // WAYS, NODES, possible_cpus())
@@ -97,7 +99,7 @@ class KernelEngine:
         self._plane.publish(ruleset)
 
     def purge(self, uids: Collection[int]) -> None:
-        buckets.purge(self._plane, uids)
+        table.purge(self._plane, uids)
 
     def zero(self, slots: Collection[int]) -> None:
         stats.zero(self._plane, slots)
@@ -155,19 +157,22 @@ class KernelEngine:
         now = time.monotonic_ns()
         if key is None:
             specs = {uid: one.key_spec for uid, one in limits.items()}
-            found = buckets.find(self._plane, specs, now, live=live, count=count)
+            found = table.find(self._plane, specs, now, live=live, count=count)
         else:
             found = self._find_key(limits, key, now, live=live, count=count)
         prices = {
-            uid: Pricing(limits[uid], world.overrides_for(limits[uid].name)) for uid in {one.uid for one in found}
+            uid: Pricing(limits[uid], world.overrides_for(limits[uid].name))
+            for uid in {one.uid for one in found}
         }
-        return [told.bucket(limits[one.uid], one.key, one.level, prices[one.uid].of(one.key)) for one in found]
+        return [
+            told.bucket(limits[one.uid], one.key, one.level, prices[one.uid].of(one.key)) for one in found
+        ]
 
     def _find_key(
         self, limits: Mapping[int, Limit], key: str, now: int, *, live: bool, count: int
-    ) -> list[buckets.Bucket]:
+    ) -> list[Bucket]:
         """Buckets of one key, under each limit whose keys could be written so."""
-        found: list[buckets.Bucket] = []
+        found: list[Bucket] = []
         for uid, limit in limits.items():
             try:
                 record = record_of(key, limit.key_spec)
@@ -175,7 +180,7 @@ class KernelEngine:
                 if len(limits) == 1:
                     raise
                 continue
-            found += buckets.find(
+            found += table.find(
                 self._plane, {uid: limit.key_spec}, now, record=record, live=live, count=count
             )
         return sorted(found, key=lambda one: -one.level)[:count]
@@ -183,13 +188,17 @@ class KernelEngine:
     def reset(self, world: World, limit: str, key: str | None) -> int:
         uid = world.allotment.slots[limit].uid
         record = None if key is None else record_of(key, world.limits[limit].key_spec)
-        return buckets.reset(self._plane, [uid], record)
+        return table.reset(self._plane, [uid], record)
 
     def explain(self, packet: str, world: World, order: Sequence[str]) -> dict[str, Any]:
         asked = parse_packet(packet)
         answer = explain.run(self._plane, asked)
         frame = len(build_packet(asked))
-        sizes = {"packets": 1, "frame": frame, "ip": frame - ETHERNET_BYTES - (VLAN_BYTES if asked.vlan is not None else 0)}
+        sizes = {
+            "packets": 1,
+            "frame": frame,
+            "ip": frame - ETHERNET_BYTES - (VLAN_BYTES if asked.vlan is not None else 0),
+        }
         limits = [world.limits[name] for name in order]
         blamed = [one.name for one in limits if world.allotment.slots[one.name].slot == answer.slot]
         return {
@@ -197,7 +206,8 @@ class KernelEngine:
             "reason": answer.reason.name.lower(),
             "limit": blamed[0] if blamed else None,
             "limits": [
-                told.explained(one, row, sizes[one.measure]) for one, row in zip(limits, answer.limits, strict=True)
+                told.explained(one, row, sizes[one.measure])
+                for one, row in zip(limits, answer.limits, strict=True)
             ],
         }
 
@@ -210,4 +220,3 @@ class KernelEngine:
     def close(self) -> None:
         if self._opened is not None:
             self._opened.close()
-

@@ -65,8 +65,10 @@ class Limits:
         known(world, name)
         return {"overrides": [_override(entry) for entry in world.desired.overrides if entry.limit == name]}
 
-    async def put_overrides(self, actor: Actor, name: str, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Add overrides, or replace those of the same prefixes: all or none. Raises NotFound, InvalidInput."""
+    async def put_overrides(
+        self, actor: Actor, name: str, entries: Sequence[dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Add overrides or replace those of the same prefixes: all or none. Raises NotFound, InvalidInput."""
         limit = known(self._core.world, name)
         given = await asyncio.to_thread(_overrides, limit, entries)
 
@@ -92,7 +94,9 @@ class Limits:
                 entry for entry in world.desired.overrides if (entry.limit, entry.prefix) != (name, wanted)
             )
             if len(left) == len(world.desired.overrides):
-                raise NotFound(f"limit {name} has no override for {wanted}", f"valkyrie-ctl limits show {name}")
+                raise NotFound(
+                    f"limit {name} has no override for {wanted}", f"valkyrie-ctl limits show {name}"
+                )
             return with_desired(world, overrides=left)
 
         await self._core.change(actor, "override.delete", name, {"prefix": wanted}, update)
@@ -121,5 +125,6 @@ def _override(entry: Override) -> dict[str, Any]:
 def _overrides(limit: Limit, entries: Sequence[dict[str, Any]]) -> list[Override]:
     """The overrides, each checked; an error names the index of the entry that is wrong."""
     return [
-        checked(Override, {**fields, "limit": limit.name}, f"overrides[{index}]") for index, fields in enumerate(entries)
+        checked(Override, {**fields, "limit": limit.name}, f"overrides[{index}]")
+        for index, fields in enumerate(entries)
     ]

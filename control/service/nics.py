@@ -36,7 +36,7 @@ class Nics:
     async def attach(
         self, actor: Actor, name: str, *, mode: str, confirm: str | None, replacing: bool, protect: list[str]
     ) -> dict[str, Any]:
-        """Attach, and answer with the mode in force. Attaching what is attached changes mode, trial and protects.
+        """Attach, and answer with the mode in force. What is attached gets another mode, trial or protects.
 
         Raises NotFound without such a NIC, Foreign when somebody else's program is there, InvalidInput,
         DataplaneError; then the NIC is as it was.
@@ -58,10 +58,14 @@ class Nics:
             # and no packet meets the program before the protected addresses are in its ruleset.
             world = self._core.make(actor, "attach", name, detail, update)
             try:
-                return self._core.engine.attach(name, slot=world.nics[name].slot, mode=mode, replace=replacing)
+                return self._core.engine.attach(
+                    name, slot=world.nics[name].slot, mode=mode, replace=replacing
+                )
             except BaseException as error:
                 failure = {"error": str(error)[:512]}
-                self._core.make(DAEMON, "attach.failed", name, failure, lambda now: _restored(now, name, before))
+                self._core.make(
+                    DAEMON, "attach.failed", name, failure, lambda now: _restored(now, name, before)
+                )
                 raise
 
         attached = await self._core.in_turn(work)
@@ -89,7 +93,7 @@ class Nics:
         return {"nic": name, "attached": False}
 
     def _detach(self, actor: Actor, name: str, action: str) -> None:
-        """In the thread of changes. Forgotten first: a daemon killed in between detaches it when it starts."""
+        """In the thread of changes. Forgotten first: a daemon killed in between detaches it at start."""
         _known(self._core.world, name)
         self._core.make(actor, action, name, {}, lambda world: _restored(world, name, None))
         with contextlib.suppress(NotFound):  # it went away, and the program with it
@@ -125,7 +129,9 @@ class Nics:
         `strays`, at start: also take off what a detach that was cut short has left. What cannot
         be attached is said once until it changes.
         """
-        done = await self._core.in_turn(lambda: [*(self._take_off_strays() if strays else ()), *self._restore()])
+        done = await self._core.in_turn(
+            lambda: [*(self._take_off_strays() if strays else ()), *self._restore()]
+        )
         for line in done:
             self.say("link", line)
         return done
@@ -182,8 +188,16 @@ class Nics:
 
 def check_name(name: str) -> None:
     """Raises InvalidInput unless the kernel could have an interface of this name."""
-    if not name or len(name.encode()) > MAX_NAME or "/" in name or name in (".", "..") or not name.isprintable():
-        raise InvalidInput(f"{name[:40]!r} is no name of a network interface", "`ip link` shows them", name[:40])
+    if (
+        not name
+        or len(name.encode()) > MAX_NAME
+        or "/" in name
+        or name in (".", "..")
+        or not name.isprintable()
+    ):
+        raise InvalidInput(
+            f"{name[:40]!r} is no name of a network interface", "`ip link` shows them", name[:40]
+        )
 
 
 def _confirm_seconds(text: str | None) -> float | None:

@@ -38,7 +38,9 @@ class Talkers:
         """The largest, as {key, limit, dropped}: drops of about the last HALF_LIFE_S seconds."""
         self._decay()
         largest = heapq.nlargest(count, self._counts.items(), key=lambda entry: entry[1])
-        return [{"key": source, "limit": limit, "dropped": round(n)} for (source, limit), n in largest if n >= 1]
+        return [
+            {"key": source, "limit": limit, "dropped": round(n)} for (source, limit), n in largest if n >= 1
+        ]
 
     def _decay(self) -> None:
         halvings = int((self._wall() - self._halved) / HALF_LIFE_S)

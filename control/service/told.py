@@ -13,7 +13,7 @@ from valkyrie.control.prefix import Prefix, parse_prefix
 
 
 class Pricing:
-    """What a key's bucket costs under a limit: that of the narrowest override that covers it, else the limit's."""
+    """What a key's bucket costs: as the narrowest override that covers it says, else as the limit does."""
 
     def __init__(self, limit: Limit, overrides: Sequence[Override]) -> None:
         self._limit = limit
@@ -26,7 +26,7 @@ class Pricing:
         return self._limit.cost if entry is None else entry.cost(MEASURES[self._limit.measure])
 
     def _covering(self, key: str) -> Override | None:
-        ends = key.split(" ")[0].split(">")
+        ends = key.split(" ", maxsplit=1)[0].split(">")
         # Overrides go by source where the key has one; the name begins with it.
         text = ends[0].split("/")[0]
         try:

@@ -132,7 +132,7 @@ class Views:
         return one
 
     async def reset(self, actor: Actor, limit: str, key: str | None) -> dict[str, Any]:
-        """Make the bucket of a key, or all buckets of the limit, full again. Raises NotFound, InvalidInput."""
+        """Make the bucket of a key, or all of the limit, full again. Raises NotFound, InvalidInput."""
         core = self._core
 
         def work() -> int:

@@ -37,7 +37,11 @@ class World:
         return {slot.slot: name for name, slot in self.allotment.slots.items()}
 
     def overrides_for(self, name: str) -> list[Override]:
-        return [entry for entry in self.desired.overrides if entry.limit == name] if self.overrides_of[name] else []
+        return (
+            [entry for entry in self.desired.overrides if entry.limit == name]
+            if self.overrides_of[name]
+            else []
+        )
 
     def protects(self, always: Iterable[str]) -> tuple[str, ...]:
         """Prefixes that are never dropped: the settings' and those of every NIC."""

@@ -124,7 +124,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_size_limit = 67108864")
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
-            raise StateError(f"the state {path} is damaged: {verdict}", _DAMAGED)
+            raise StateError(f"the state {path} is damaged: {verdict}", _DAMAGED)  # noqa: TRY301
         _migrate(connection, path)
     except BaseException:
         connection.close()
@@ -144,8 +144,8 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 
 _DAMAGED = (
-    "what is enforced stays in force; move state.db, state.db-wal and state.db-shm away together, start again "
-    "and apply an exported document"
+    "what is enforced stays in force; move state.db, state.db-wal and state.db-shm away together, "
+    "start again and apply an exported document"
 )
 
 
@@ -156,7 +156,10 @@ def _translated(path: Path, verb: str) -> Iterator[None]:
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_FULL:
-            what, hint = f"the disk is full: cannot {verb} the state {path}", "free some space and repeat the change"
+            what, hint = (
+                f"the disk is full: cannot {verb} the state {path}",
+                "free some space and repeat the change",
+            )
         elif code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             what, hint = f"the state {path} is damaged: {error}", _DAMAGED
         elif code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):

@@ -38,7 +38,8 @@ class Transaction:
         )
         self._connection.execute("DELETE FROM retired")
         self._connection.executemany(
-            "INSERT INTO retired (uid, slot) VALUES (?, ?)", ((entry.uid, entry.slot) for entry in new.retired)
+            "INSERT INTO retired (uid, slot) VALUES (?, ?)",
+            ((entry.uid, entry.slot) for entry in new.retired),
         )
         self._meta("last_uid", new.last_uid)
 
@@ -106,7 +107,9 @@ class State:
                 name: Slot(name, key, slot, uid)
                 for name, key, slot, uid in connection.execute("SELECT name, key, slot, uid FROM slots")
             }
-            retired = tuple(Retired(uid, slot) for uid, slot in connection.execute("SELECT uid, slot FROM retired"))
+            retired = tuple(
+                Retired(uid, slot) for uid, slot in connection.execute("SELECT uid, slot FROM retired")
+            )
         return Allotment(slots, retired, self._number("last_uid"))
 
     def serial(self) -> int:

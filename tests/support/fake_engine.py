@@ -87,7 +87,9 @@ class FakeEngine:
         return {nic: "native" for nic, held in self.links.items() if held == "ours"}
 
     def figures(self) -> Figures:
-        return Figures(self.counters, np.zeros(abi.REASONS, abi.REASON_STATS), {"inserted": 0, "evicted_live": 0})
+        return Figures(
+            self.counters, np.zeros(abi.REASONS, abi.REASON_STATS), {"inserted": 0, "evicted_live": 0}
+        )
 
     def occupancy(self) -> int:
         return 0
@@ -97,7 +99,12 @@ class FakeEngine:
 
     def explain(self, packet: str, world: World, order: Sequence[str]) -> dict[str, Any]:
         self._do("explain")
-        return {"verdict": "pass", "reason": "no_limit", "limit": None, "limits": [{"name": name} for name in order]}
+        return {
+            "verdict": "pass",
+            "reason": "no_limit",
+            "limit": None,
+            "limits": [{"name": name} for name in order],
+        }
 
     def buckets(
         self, world: World, *, limit: str | None, key: str | None, live: bool, count: int

@@ -46,7 +46,7 @@ class Bench:
         self.service = self._make()
 
     def _make(self) -> Service:
-        state = State.open(self.settings.database, lambda size: bytes(size))
+        state = State.open(self.settings.database, bytes)
         return Service(self.settings, state, self.engine, self.time.clock())
 
     async def again(self) -> Service:

@@ -40,7 +40,9 @@ def sample() -> Desired:
         limits=[
             Limit(name="web", match="proto tcp dport 80,443", key="src", rate="1000/s", burst="2000"),
             Limit(name="dns", match="proto udp sport 53", key="global", rate="50mbit/s", action="shadow"),
-            Limit(name="ssh", match="proto tcp dport 22 syn", key="src", rate="6/m", action="ban", ban_for="10m"),
+            Limit(
+                name="ssh", match="proto tcp dport 22 syn", key="src", rate="6/m", action="ban", ban_for="10m"
+            ),
         ],
         overrides=[Override(limit="web", prefix="203.0.113.0/24", rate="5000/s", burst="9000")],
         exempts=[Exempt(prefix="192.0.2.0/24", until=2e9, note="monitoring")],
@@ -58,7 +60,7 @@ def test_what_was_written_is_read_after_reopening(tmp_path: Path) -> None:
     state = State.open(tmp_path / "state.db", secret)
     put(state, sample())
     state.close()
-    again = State.open(tmp_path / "state.db", lambda size: bytes(size))
+    again = State.open(tmp_path / "state.db", bytes)
     assert again.desired() == sample()
     again.close()
 
@@ -81,10 +83,15 @@ def test_deleting_a_limit_deletes_its_overrides(state: State) -> None:
 
 def test_a_block_that_raises_leaves_nothing(state: State) -> None:
     put(state, sample())
-    with pytest.raises(RuntimeError), state.transaction() as transaction:
-        transaction.policy(change_between(sample(), Desired.of()))
-        transaction.serial(7)
-        raise RuntimeError
+
+    def half() -> None:
+        with state.transaction() as transaction:
+            transaction.policy(change_between(sample(), Desired.of()))
+            transaction.serial(7)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        half()
     assert state.desired() == sample()
     assert state.serial() == 0
 
@@ -148,7 +155,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def many(count: int) -> tuple[Override, ...]:
     made = (
-        Override(limit="web", prefix=f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}/32", rate="5/s") for n in range(count)
+        Override(limit="web", prefix=f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}/32", rate="5/s")
+        for n in range(count)
     )
     return tuple(sorted(made, key=lambda one: one.prefix))
 
@@ -191,7 +199,8 @@ KILLED = """
     state = State.open(Path(sys.argv[1]), bytes)
     old = Desired.of()
     for n in range(100_000):
-        new = Desired.of(bans=[Ban(prefix=f"10.0.{n >> 8 & 255}.{n & 255}"), Ban(prefix="192.0.2.1", note=str(n))])
+        prefix = f"10.0.{n >> 8 & 255}.{n & 255}"
+        new = Desired.of(bans=[Ban(prefix=prefix), Ban(prefix="192.0.2.1", note=str(n))])
         with state.transaction() as transaction:
             transaction.policy(change_between(old, new))
             transaction.serial(n)
