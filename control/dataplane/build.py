@@ -84,7 +84,7 @@ def adoptable(pin_dir: Path, sizes: source.Sizes, record: Build | None, wanted: 
     """
     if record is None or record.digest != wanted or record.abi != layout.abi_version():
         return False
-    needed = {table.name for table in layout.tables(sizes)} | {layout.EVENTS, layout.NICS, pins.PROGRAM}
+    needed = {table.name for table in layout.tables(sizes)} | layout.UNMAPPED | {pins.PROGRAM}
     if not needed <= pins.pinned(pin_dir) or layout.misfits(pin_dir, sizes):
         return False
     with bpf.opened(pin_dir / pins.PROGRAM) as fd:

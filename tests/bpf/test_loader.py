@@ -157,6 +157,17 @@ def test_a_changed_source_upgrades_and_keeps_the_maps(main: Path, pin_dir: Path,
         assert dp.buckets["tat"][7, 3] == 12345
 
 
+@pytest.mark.parametrize("name", ["continuation", "events", pins.PROGRAM])
+def test_what_lost_a_pin_is_not_adopted_but_built_again(
+    name: str, main: Path, pin_dir: Path, tmp_path: Path
+) -> None:
+    record = tmp_path / "build.json"
+    build.ensure(pin_dir, SIZES, record, main)
+    (pin_dir / name).unlink()
+    assert build.ensure(pin_dir, SIZES, record, main).how == "upgraded"
+    assert name in pins.pinned(pin_dir)
+
+
 @pytest.mark.parametrize("damage", ["{", "[]", '{"abi": "x"}', ""])
 def test_a_damaged_record_only_costs_a_build(damage: str, main: Path, pin_dir: Path, tmp_path: Path) -> None:
     record = tmp_path / "build.json"
