@@ -14,7 +14,7 @@ from valkyrie.control.errors import Conflict
 
 EVENTS = "events"
 NICS = "nics"
-UNMAPPED = frozenset({EVENTS, NICS, "scratch", "continuation"})  # pinned, but not seen as arrays
+UNMAPPED = frozenset({EVENTS, NICS, "continuation"})  # pinned, but not seen as arrays
 
 
 @dataclass(frozen=True)
