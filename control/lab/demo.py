@@ -8,6 +8,7 @@ what must pass by more than one per cent. Nothing stays behind, however it ends.
 """
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -80,6 +81,7 @@ def build(stack: ExitStack) -> Lab:
         NIC,
         left_addresses=("192.0.2.2/24",),
         right_addresses=("192.0.2.1/24", "2001:db8::1/64"),
+        queues=os.cpu_count() or 1,  # each CPU fills and empties a ring of its own, so that none runs over
     )
     daemon = stack.enter_context(Daemon(inside, place))
     generator = stack.enter_context(Generator(outside, near[0]))

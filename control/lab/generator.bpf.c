@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Sends the frame it is run on out of a device, under another source address each time. Run with
- * BPF_F_TEST_XDP_LIVE_FRAMES it makes the kernel a packet generator. Frames are recycled with what
- * was written into them, so whatever is written at all is written every time.
+ * BPF_F_TEST_XDP_LIVE_FRAMES it makes the kernel a packet generator. Frames are recycled with what was
+ * written into them, so whatever is written at all is written every time. The device that the test
+ * run names as the receiving one is the stream; each has orders of its own.
  */
 #include <linux/if_ether.h>
 #include <linux/ip.h>
@@ -22,7 +23,7 @@ struct orders {
   u64 next; /* of PICK_NEXT */
 };
 
-BPF_ARRAY(orders, struct orders, STREAMS);
+BPF_HASH(orders, u32, struct orders, STREAMS);
 
 static __always_inline u32 fold(u32 sum) {
   sum = (sum & 0xffff) + (sum >> 16);
@@ -40,7 +41,7 @@ int generate(struct xdp_md *ctx) {
   struct ethhdr *eth = data;
   struct iphdr *ip4 = data + sizeof(*eth);
   struct ipv6hdr *ip6 = data + sizeof(*eth);
-  int stream = ctx->rx_queue_index;
+  u32 stream = ctx->ingress_ifindex;
   struct orders *o = orders.lookup(&stream);
 
   if (!o || (void *)(eth + 1) > end)

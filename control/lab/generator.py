@@ -66,11 +66,11 @@ def _orders(ifindex: int, frame: bytes, sources: Sources) -> bytes:
     return _ORDERS.pack(ifindex, PICK[sources.pick], sources.count, base, checksum, 0, 0)
 
 
-def _hold(program: int) -> int:
-    """Attach the program to a new device that stays down, a receive queue a stream; its ifindex."""
+def _hold(program: int, stream: int) -> int:
+    """Attach the program to a new device that stays down; its ifindex."""
     with IPRoute() as ip:
-        name = f"spare{program}"
-        ip.link("add", ifname=name, kind="veth", peer={"ifname": f"{name}p"}, num_rx_queues=STREAMS)
+        name = f"spare{program}.{stream}"
+        ip.link("add", ifname=name, kind="veth", peer={"ifname": f"{name}p"})
         index: int = ip.link_lookup(ifname=name)[0]
         ip.link("set", index=index, xdp_fd=program)
         return index
@@ -84,7 +84,7 @@ def _release(index: int) -> None:
 class Generator:
     """Sends frames, under changing sources, out of a device of a namespace; a context manager.
 
-    Up to STREAMS threads may send at a time, each as a stream of its own.
+    Up to STREAMS threads may send at a time, each with a `stream` number of its own.
     """
 
     def __init__(self, namespace: Namespace, ifindex: int) -> None:
@@ -92,11 +92,12 @@ class Generator:
         self._ifindex = ifindex
         self._loaded = compiled(SOURCE, ["generate"], ["orders"], [f"-DSTREAMS={STREAMS}"])
         self._program = self._loaded.programs["generate"]
-        self._spare = namespace.call(_hold, self._program)
+        self._spare: dict[int, int] = {}
 
     def close(self) -> None:
         """Give the program and its spare device up."""
-        self._namespace.call(_release, self._spare)
+        for device in self._spare.values():
+            self._namespace.call(_release, device)
         self._loaded.__exit__()
 
     def __enter__(self) -> Self:
@@ -104,6 +105,16 @@ class Generator:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _device(self, stream: int) -> int:
+        """The spare device of a stream, made at its first use."""
+        if stream not in self._spare:
+            if len(self._spare) == STREAMS:
+                raise DataplaneError(
+                    f"more than {STREAMS} streams of one generator", "make another generator"
+                )
+            self._spare[stream] = self._namespace.call(_hold, self._program, stream)
+        return self._spare[stream]
 
     def send(
         self,
@@ -124,9 +135,10 @@ class Generator:
         `progress` counts along. The frame is whole, from its Ethernet header. Raises DataplaneError if
         the kernel refuses.
         """
+        device = self._device(stream)
         orders = _orders(self._ifindex, frame, sources or Sources())
-        bpf.map_update(self._loaded.maps["orders"], struct.pack("=I", stream), orders)
-        run = _live_run(self._program, self._spare, stream, frame)
+        bpf.map_update(self._loaded.maps["orders"], struct.pack("=I", device), orders)
+        run = _live_run(self._program, device, frame)
 
         def work() -> Sent:
             if cpu is not None:
@@ -144,10 +156,10 @@ class Generator:
         return self._namespace.apart(work)
 
 
-def _live_run(program: int, device: int, stream: int, frame: bytes) -> Callable[[int], None]:
+def _live_run(program: int, device: int, frame: bytes) -> Callable[[int], None]:
     """A function that has the kernel send the frame so many times."""
     data = ctypes.create_string_buffer(frame, len(frame))
-    context = ctypes.create_string_buffer(struct.pack("=6I", 0, len(frame), 0, device, stream, 0), 24)
+    context = ctypes.create_string_buffer(struct.pack("=6I", 0, len(frame), 0, device, 0, 0), 24)
     number = bpf.SYSCALL[os.uname().machine]
 
     def run(count: int) -> None:

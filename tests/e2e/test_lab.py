@@ -3,6 +3,8 @@
 
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,3 +118,28 @@ def test_sending_ends_when_told_to() -> None:
     progress = Progress()
     sent = send_paced(ran.append, progress, at_once=10, stop=lambda: len(ran) == 3)
     assert (sent.frames, ran, progress.frames) == (30, [10, 10, 10], 30)
+
+
+def test_streams_that_send_at_once_keep_their_own_frames_and_sources(wire: Wire) -> None:
+    ports = {0: 21, 1: 22, 2: 23}
+    with ExitStack() as stack:
+        counts = {
+            port: stack.enter_context(wire.inside.call(Count, "eth0", port_filter(4, UDP_PROTOCOL, port)))
+            for port in ports.values()
+        }
+        tap = stack.enter_context(wire.inside.call(_tap, 0x0800))
+        threads = stack.enter_context(ThreadPoolExecutor())
+
+        def send(stream: int) -> None:
+            packet = udp(ports[stream])
+            packet.src = f"198.18.{stream}.1"
+            wire.generator.send(
+                wire.frame(packet), frames=50, rate=5000, stream=stream, sources=Sources(2, "next")
+            )
+
+        for done in [threads.submit(send, stream) for stream in ports]:
+            done.result()
+        packets = [Ether(tap.recv(2048))[IP] for _ in range(150)]
+        assert {port: count.read() for port, count in counts.items()} == dict.fromkeys(ports.values(), 50)
+    seen = {(packet.src, packet[UDP].dport) for packet in packets}
+    assert seen == {(f"198.18.{stream}.{last}", port) for stream, port in ports.items() for last in (1, 2)}
