@@ -6,7 +6,6 @@ Where several cover an address, it has what all of them give, each with its late
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +16,9 @@ from valkyrie.control.abi import GUARD, MAX_GUARDS
 from valkyrie.control.enums import Guard
 from valkyrie.control.errors import InvalidInput
 from valkyrie.control.limits import Ban, Desired, Exempt
-from valkyrie.control.prefix import Prefix, parse_prefix
+from valkyrie.control.prefix import canonical_prefix
 from valkyrie.control.ruleset.bitmaps import Rows, distinct
-from valkyrie.control.ruleset.intervals import ALL, Nest, nest, pack
+from valkyrie.control.ruleset.intervals import ALL, Nest, nest, pack_texts
 from valkyrie.control.ruleset.tree import Tree, build, leaf_tree
 
 FLAGS, EXEMPT, BAN = 0, 1, 2  # columns of a row: flags, and expiries in ns of wall time
@@ -42,18 +41,18 @@ class Guards:
 
 def guards(desired: Desired) -> Guards:
     """The guards of a policy; raises InvalidInput when there are too many different ones."""
-    entries = [
-        *((parse_prefix(prefix), Guard.PROTECT, None) for prefix in desired.protects),
-        *((parse_prefix(entry.prefix), Guard.EXEMPT, entry) for entry in desired.exempts),
-        *((parse_prefix(entry.prefix), Guard.BAN, entry) for entry in desired.bans),
+    texts = [
+        *(canonical_prefix(prefix) for prefix in desired.protects),
+        *(entry.prefix for entry in desired.exempts),
+        *(entry.prefix for entry in desired.bans),
     ]
+    own = _own_rows(desired)
     found: list[Nest | None] = []
     rows = [np.zeros((1, 4), np.uint64)]
-    for version in (4, 6):
-        ours = [entry for entry in entries if entry[0].version == version]
-        n = nest(pack([entry[0] for entry in ours], version)) if ours else None
+    for prefixes, places in pack_texts(texts):
+        n = nest(prefixes) if len(prefixes) else None
         found.append(n)
-        rows.append(_rows(n, ours))
+        rows.append(_rows(n, own[places]))
     classes, class_of = distinct(np.concatenate(rows))
     if len(classes) > MAX_GUARDS:
         raise InvalidInput(
@@ -81,16 +80,25 @@ def guard_table(rows: Rows, *, mono_now_ns: int, wall_now_ns: int) -> NDArray[np
     return table
 
 
-def _rows(n: Nest | None, entries: Sequence[tuple[Prefix, Guard, Exempt | Ban | None]]) -> Rows:
+def _own_rows(desired: Desired) -> Rows:
+    """What each entry gives by itself: protects first, then exempts, then bans."""
+    counts = (len(desired.protects), len(desired.exempts), len(desired.bans))
+    rows = np.zeros((sum(counts), 4), np.uint64)
+    rows[:, FLAGS] = np.repeat(np.array([Guard.PROTECT, Guard.EXEMPT, Guard.BAN], np.uint64), counts)
+    ban = counts[0] + counts[1]
+    rows[counts[0] : ban, EXEMPT] = [_until(entry) for entry in desired.exempts]
+    rows[ban:, BAN] = [_until(entry) for entry in desired.bans]
+    return rows
+
+
+def _rows(n: Nest | None, own: Rows) -> Rows:
     """What each distinct prefix has, with what is around it; a last row without anything."""
     rows = np.zeros(((n.count if n else 0) + 1, 4), np.uint64)
     if n is None:
         return rows
-    for which, (_, flag, entry) in zip(n.which, entries, strict=True):
-        rows[which, FLAGS] |= np.uint64(flag)
-        if entry is not None:
-            column = EXEMPT if flag is Guard.EXEMPT else BAN
-            rows[which, column] = max(rows[which, column], _until(entry))
+    np.bitwise_or.at(rows[:, FLAGS], n.which, own[:, FLAGS])
+    for column in (EXEMPT, BAN):
+        np.maximum.at(rows[:, column], n.which, own[:, column])
     n.inherit(rows, _both)
     return rows
 
@@ -101,5 +109,5 @@ def _both(inner: Rows, outer: Rows) -> Rows:
     return joined
 
 
-def _until(entry: Exempt | Ban) -> np.uint64:
-    return ALL if entry.until is None else np.uint64(min(int(entry.until * 1e9), MAX_WALL_NS))
+def _until(entry: Exempt | Ban) -> int:
+    return int(ALL) if entry.until is None else min(int(entry.until * 1e9), MAX_WALL_NS)

@@ -15,8 +15,7 @@ from valkyrie.control.enums import Measure
 from valkyrie.control.errors import InvalidInput
 from valkyrie.control.key import KeySpec
 from valkyrie.control.limits import MEASURES, Limit, Override
-from valkyrie.control.prefix import Prefix, parse_prefix
-from valkyrie.control.ruleset.intervals import nest, pack
+from valkyrie.control.ruleset.intervals import Prefixes, nest, pack_texts
 from valkyrie.control.ruleset.tree import Tree, build, leaf_tree
 
 PlanRow = tuple[int, int, int, int, int]  # the fields of abi.PLAN
@@ -43,48 +42,41 @@ def overrides_by_source(key: KeySpec) -> bool:
 
 def overrides(limit: Limit, entries: Sequence[Override], cpus: int) -> Overrides:
     """The overrides of a limit; raises InvalidInput for those that do not fit its key or its measure."""
-    key = limit.key_spec
-    lengths = (key.src4, key.src6) if overrides_by_source(key) else (key.dst4, key.dst6)
-    prefixes = [parse_prefix(entry.prefix) for entry in entries]
-    for entry, prefix in zip(entries, prefixes, strict=True):
-        _check(limit, entry, prefix, lengths[prefix.version == 6])
-    index: dict[PlanRow, int] = {}
-    priced: dict[tuple[str, str | None], int] = {}
-    measure = MEASURES[limit.measure]
-    numbers = np.empty(len(entries), np.int64)
-    for place, entry in enumerate(entries):
+    key, measure = limit.key_spec, MEASURES[limit.measure]
+    if key.src4 is None and key.dst4 is None:
+        what = f"limit {limit.name} cannot have overrides: its key {limit.key} has no address"
+        raise InvalidInput(what, "choose a key with src or dst", entries[0].prefix)
+    rows: dict[PlanRow, int] = {}
+    number_of: dict[tuple[str, str | None], int] = {}
+    for entry in entries:
         price = (entry.rate, entry.burst)
-        if price not in priced:
+        if price not in number_of:
             row = plan_row(_cost(entry, measure), measure, key, cpus)
-            priced[price] = index.setdefault(row, len(index) + 1)
-        numbers[place] = priced[price]
-    four, six = (_tree(prefixes, numbers, version) for version in (4, 6))
-    return Overrides((four, six), np.array(list(index), PLAN))
+            number_of[price] = rows.setdefault(row, len(rows) + 1)
+    numbers = np.array([number_of[entry.rate, entry.burst] for entry in entries], np.int64)
+    lengths = (key.src4, key.src6) if overrides_by_source(key) else (key.dst4, key.dst6)
+    trees = []
+    for length, (prefixes, places) in zip(
+        lengths, pack_texts([entry.prefix for entry in entries]), strict=True
+    ):
+        for narrow in np.flatnonzero(prefixes.length > (length or 0)):
+            raise _too_narrow(limit, entries[int(places[narrow])], length)
+        trees.append(_tree(prefixes, numbers[places]))
+    return Overrides((trees[0], trees[1]), np.array(list(rows), PLAN))
 
 
-def _tree(prefixes: Sequence[Prefix], numbers: NDArray[np.int64], version: int) -> Tree:
-    ours = np.array([prefix.version == version for prefix in prefixes], np.bool_)
-    if not ours.any():
+def _tree(prefixes: Prefixes, numbers: NDArray[np.int64]) -> Tree:
+    if not len(prefixes):
         return leaf_tree(0)
-    n = nest(pack(prefixes, version))
+    n = nest(prefixes)
     values = np.zeros(n.count + 1, np.int64)  # the last is "none", which an innermost of -1 picks
-    values[n.which] = numbers[ours]
+    values[n.which] = numbers
     return build(n.high, n.low, values[n.innermost])
 
 
-def _check(limit: Limit, entry: Override, prefix: Prefix, length: int | None) -> None:
-    if length is None:
-        raise InvalidInput(
-            f"limit {limit.name} cannot have overrides: its key {limit.key} has no address",
-            "choose a key with src or dst",
-            entry.prefix,
-        )
-    if prefix.length > length:
-        raise InvalidInput(
-            f"override {entry.prefix} of limit {limit.name} is narrower than its key, a /{length}",
-            f"a prefix of at most /{length}, or another key than {limit.key}",
-            entry.prefix,
-        )
+def _too_narrow(limit: Limit, entry: Override, length: int | None) -> InvalidInput:
+    what = f"override {entry.prefix} of limit {limit.name} is narrower than its key, a /{length}"
+    return InvalidInput(what, f"a prefix of at most /{length}, or another key than {limit.key}", entry.prefix)
 
 
 def _cost(entry: Override, measure: Measure) -> Cost:
