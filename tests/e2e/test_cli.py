@@ -44,7 +44,7 @@ def mounted_bpffs(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", str(path)], check=True)
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
 def wait_until_ready(ready: socket.socket, process: subprocess.Popen[bytes]) -> None:
