@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -31,15 +31,19 @@ def test_nothing_heavy_is_imported_to_answer(tmp_path: Path, args: tuple[str, ..
     assert "click" in loaded
 
 
-def test_an_answer_takes_less_than_300_ms(tmp_path: Path) -> None:
-    """The best of five: others may hold the processor."""
+def processor_seconds() -> float:
+    """Of all children that have ended: what they took, however busy the machine is."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def test_an_answer_takes_less_than_300_ms_of_the_processor(tmp_path: Path) -> None:
     with ctl_with(tmp_path) as ctl:
         ctl.good("limits", "set", "web", "--key", "src", "--rate", "1/s")
         taken = []
         for _ in range(5):
-            started = time.monotonic()
-            subprocess.run(
-                command("limits", "list"), env=environment(ctl.socket), check=True, capture_output=True
-            )
-            taken.append(time.monotonic() - started)
+            before = processor_seconds()
+            argv = command("limits", "list")
+            subprocess.run(argv, env=environment(ctl.socket), check=True, capture_output=True)
+            taken.append(processor_seconds() - before)
     assert min(taken) < BUDGET_SECONDS
