@@ -206,7 +206,7 @@ def packets(draw: st.DrawFn) -> Packet:
     )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(match_texts().filter(is_possible), min_size=1, max_size=8),
     st.lists(packets(), min_size=1, max_size=20),
@@ -218,7 +218,7 @@ def test_a_packet_matches_the_limits_that_say_so(texts: list[str], sent: list[Pa
         assert matched(ruleset, packet) == {limit.name for limit in limits if says(limit.matcher, packet)}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.lists(match_texts().filter(is_possible), max_size=5), min_size=2, max_size=5), packets())
 def test_a_cache_changes_nothing_but_time(policies: list[list[str]], packet: Packet) -> None:
     cache = CompileCache()

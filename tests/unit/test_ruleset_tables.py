@@ -238,7 +238,7 @@ def test_100_000_prefixes_and_overrides_compile_in_time() -> None:
     )
     took = []
     for serial in range(5):
-        start = time.perf_counter()
+        start = time.process_time()
         compiled(changed if serial % 2 else desired, cache, serial=serial)
-        took.append(time.perf_counter() - start)
+        took.append(time.process_time() - start)
     assert min(took) < 0.05  # 5 ms on an idle core

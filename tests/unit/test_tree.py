@@ -71,7 +71,7 @@ def prefix_lists(version: int) -> st.SearchStrategy[list[Prefix]]:
 either = st.sampled_from([4, 6]).flatmap(lambda version: st.tuples(st.just(version), prefix_lists(version)))
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(either)
 def test_the_longest_prefix_is_found_at_every_edge(case: tuple[int, list[Prefix]]) -> None:
     version, prefixes = case
@@ -85,7 +85,7 @@ def test_the_longest_prefix_is_found_at_every_edge(case: tuple[int, list[Prefix]
         assert find(tree, version, address) == expected
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(either)
 def test_everything_that_covers_an_address_is_joined(case: tuple[int, list[Prefix]]) -> None:
     version, prefixes = case
