@@ -7,15 +7,15 @@ That is each verdict, reason and refusing limit, then every counter, every bucke
 from dataclasses import asdict
 from random import Random
 
-from hypothesis import given, note, settings
+from hypothesis import Phase, given, note, settings
 from hypothesis import strategies as st
 
 from support.bpf import XDP_DROP, XDP_PASS, Kernel, on_cpu
 from support.policy import enforce
 from support.reference.frames import mutate, random_frame
 from support.reference.police import Police
-from support.reference.scenario import random_scenario
-from valkyrie.control.abi import LEASES, TEST_EXPLAIN, Reason
+from support.reference.scenario import Scenario, random_scenario
+from valkyrie.control.abi import LEASES, MAX_LIMITS, TEST_EXPLAIN, Reason
 
 START = 1000 * 1_000_000_000
 SEEDS = st.integers(0, 2**32 - 1)
@@ -64,15 +64,10 @@ def check_buckets(kernel: Kernel, police: Police) -> None:
         )
 
 
-@settings(max_examples=250)
-@given(SEEDS, st.integers(0, 8), st.lists(st.tuples(SEEDS, STEPS), min_size=1, max_size=80))
-def test_the_program_and_the_reference_agree(
-    small_table: Kernel, policy: int, limits: int, traffic: list[tuple[int, int]]
-) -> None:
-    kernel = small_table
-    kernel.reset()
-    scenario = random_scenario(Random(policy), limits)
+def compare(kernel: Kernel, scenario: Scenario, traffic: list[tuple[int, int]]) -> None:
+    """Both face the same frames; `traffic` is of (seed of a frame, ns since the one before)."""
     note(repr(scenario))
+    kernel.reset()
     police = enforce(kernel, scenario)
     now = START
     with on_cpu(0):
@@ -85,6 +80,25 @@ def test_the_program_and_the_reference_agree(
             assert got == (action, wanted.reason, wanted.slot), f"at {now}: {frame.hex()}"
     check_counters(kernel, police)
     check_buckets(kernel, police)
+
+
+TRAFFIC = st.lists(st.tuples(SEEDS, STEPS), min_size=1, max_size=80)
+
+
+@settings(max_examples=250)
+@given(SEEDS, st.integers(0, 8), TRAFFIC)
+def test_the_program_and_the_reference_agree(
+    small_table: Kernel, policy: int, limits: int, traffic: list[tuple[int, int]]
+) -> None:
+    compare(small_table, random_scenario(Random(policy), limits), traffic)
+
+
+@settings(max_examples=15, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(SEEDS, st.lists(st.tuples(SEEDS, STEPS), min_size=5, max_size=12))
+def test_they_agree_on_policies_of_many_limits(
+    small_table: Kernel, policy: int, traffic: list[tuple[int, int]]
+) -> None:
+    compare(small_table, random_scenario(Random(policy), MAX_LIMITS), traffic)
 
 
 @settings(max_examples=100)

@@ -137,11 +137,19 @@ def build(pin_dir: Path, sizes: Sizes) -> dict[str, Any]:
     return answer
 
 
+def _sweep(name: str) -> None:
+    """Remove the pins of test processes that were killed."""
+    for left in BPFFS.glob(f"valkyrie-{name}-*"):
+        if not Path(f"/proc/{left.name.rpartition('-')[2]}").exists():
+            pins.remove(left)
+
+
 @contextmanager
 def loaded(name: str, sets: int, nodes: int = 32768) -> Iterator[Kernel]:
     """The program in a pin directory of that name, with a table of `sets` sets; gone afterwards."""
     sizes = Sizes(sets, nodes, possible_cpus())
     pin_dir = BPFFS / f"valkyrie-{name}-{os.getpid()}"
+    _sweep(name)
     try:
         build(pin_dir, sizes)
         kernel = Kernel(pin_dir)
