@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon's life: whatever happens to it, what is attached goes on, and no bucket is forgotten."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from support.appliance import PORT, Appliance
+from support.netns import add_nic, delete_link
+
+FREE_PORT = 9
+SLOW = {"match": f"proto udp dport {PORT}", "key": "src", "rate": "1/h", "burst": "3"}
+
+
+class Way:
+    """Datagrams from the world to the policed side: how many arrive."""
+
+    def __init__(self, appliance: Appliance) -> None:
+        self.sender = appliance.sender()
+        self.limited = appliance.receiver(PORT)
+        self.free = appliance.receiver(FREE_PORT)
+
+    def passed(self, count: int) -> int:
+        """How many of `count` come through. The last goes where no limit is: once it is there, all are."""
+        for _ in range(count):
+            self.sender.sendto(b"x", ("10.9.0.1", PORT))
+        self.sender.sendto(b"end", ("10.9.0.1", FREE_PORT))
+        assert self.free.recv(16) == b"end"
+        self.limited.setblocking(False)
+        arrived = 0
+        try:
+            while self.limited.recv(16):
+                arrived += 1
+        except BlockingIOError:
+            return arrived
+        raise AssertionError("an empty datagram came")
+
+
+def police(appliance: Appliance) -> Way:
+    """Started, attached, and the bucket of the world's address used up."""
+    appliance.start()
+    appliance.done("PUT", "/v1/limits/slow", SLOW)
+    appliance.done("POST", "/v1/nics/nic0/attach", {})
+    way = Way(appliance)
+    assert way.passed(10) == 3
+    return way
+
+
+def test_kill_9_opens_no_gate_and_a_restart_adopts_and_forgets_no_bucket(appliance: Appliance) -> None:
+    way = police(appliance)
+    before = appliance.program()
+    appliance.kill()
+    assert way.passed(10) == 0
+    appliance.start()
+    assert appliance.program() == before
+    assert appliance.done("GET", "/v1/status")["program"]["how"] == "adopted"
+    assert way.passed(10) == 0
+    (bucket,) = appliance.done("GET", "/v1/buckets?limit=slow")["buckets"]
+    assert (bucket["key"], bucket["tokens_left"]) == ("10.9.0.2", 0)
+    appliance.done("POST", "/v1/buckets/reset", {"limit": "slow", "key": "10.9.0.2"})
+    assert way.passed(10) == 3
+
+
+def test_sigterm_ends_well_and_leaves_enforcement_on(appliance: Appliance) -> None:
+    way = police(appliance)
+    assert appliance.stop() == 0
+    assert appliance.program() != 0
+    assert way.passed(10) == 0
+
+
+def test_detach_opens_and_is_remembered(appliance: Appliance) -> None:
+    way = police(appliance)
+    appliance.done("DELETE", "/v1/nics/nic0")
+    assert appliance.program() == 0
+    assert way.passed(10) == 10
+    appliance.stop()
+    appliance.start()
+    assert appliance.program() == 0
+
+
+def test_what_was_taken_off_meanwhile_is_attached_again_at_start(appliance: Appliance) -> None:
+    way = police(appliance)
+    appliance.kill()
+    subprocess.run(appliance.inside.namespace.command("ip", "link", "set", "nic0", "xdp", "off"), check=True)
+    assert way.passed(1) == 1
+    appliance.start()
+    assert way.passed(10) == 0
+
+
+def test_a_nic_that_is_made_again_is_attached_again_and_it_is_said(appliance: Appliance) -> None:
+    appliance.start()
+    add_nic(appliance.inside.namespace, "nic1")
+    appliance.done("POST", "/v1/nics/nic1/attach", {"mode": "generic"})
+    events = appliance.events()
+    next(events)
+    delete_link(appliance.inside.namespace, "nic1")
+    assert "gone" in next(events)["what"]
+    add_nic(appliance.inside.namespace, "nic1")
+    assert any("nic1: attached again" in event["what"] for event in events)
+    assert appliance.program("nic1") != 0
+
+
+def test_a_program_that_somebody_takes_off_is_put_back(appliance: Appliance) -> None:
+    way = police(appliance)
+    events = appliance.events()
+    next(events)
+    subprocess.run(appliance.inside.namespace.command("ip", "link", "set", "nic0", "xdp", "off"), check=True)
+    assert any("nic0: attached again" in event["what"] for event in events)
+    assert way.passed(10) == 0
+
+
+def test_a_trial_outlives_kill_9_and_ends_in_time(appliance: Appliance) -> None:
+    appliance.start()
+    appliance.done("POST", "/v1/nics/nic0/attach", {"confirm": "3s"})
+    appliance.kill()
+    assert appliance.program() != 0
+    appliance.start()
+    events = appliance.events()
+    next(events)
+    assert any("not confirmed in time" in event["what"] for event in events)
+    assert appliance.program() == 0
+    assert appliance.done("GET", "/v1/status")["nics"] == []
+
+
+def test_a_confirmed_trial_stays(appliance: Appliance) -> None:
+    appliance.start()
+    appliance.done("POST", "/v1/nics/nic0/attach", {"confirm": "60s"})
+    assert appliance.done("POST", "/v1/nics/nic0/confirm")["confirm_left_s"] is None
+
+
+def test_another_table_size_is_an_upgrade_that_keeps_the_buckets_and_the_gate_shut(
+    appliance: Appliance,
+) -> None:
+    way = police(appliance)
+    before = appliance.program()
+    appliance.stop()
+    appliance.configure(table={"buckets": 32768})
+    appliance.start()
+    report = appliance.done("GET", "/v1/status")
+    assert report["program"]["how"] == "upgraded"
+    assert report["table"]["buckets"] == 32768
+    assert appliance.program() not in (0, before)
+    assert way.passed(10) == 0
+
+
+def test_a_reload_takes_new_settings_and_refuses_wrong_ones(appliance: Appliance) -> None:
+    appliance.start()
+    assert appliance.process is not None
+    assert appliance.process.stderr is not None
+    appliance.configure(protect=["192.0.2.7"])
+    appliance.process.send_signal(signal.SIGHUP)
+    for line in appliance.process.stderr:
+        if "settings reloaded" in line:
+            break
+    assert appliance.done("GET", "/v1/status")["protect"] == ["192.0.2.7/32"]
+    appliance.configure(protect=["192.0.2.8"], nonsense=1)
+    appliance.process.send_signal(signal.SIGHUP)
+    for line in appliance.process.stderr:
+        if "not reloaded" in line:
+            assert "nonsense" in line
+            break
+    assert appliance.done("GET", "/v1/status")["protect"] == ["192.0.2.7/32"]
+
+
+def test_changes_under_traffic_leave_no_gap_and_drop_nothing_that_may_pass(appliance: Appliance) -> None:
+    appliance.start()
+    appliance.done("PUT", "/v1/limits/slow", SLOW)
+    appliance.done("PUT", "/v1/limits/wide", {"match": "proto udp dport 9", "key": "src", "rate": "1M/s"})
+    appliance.done("POST", "/v1/nics/nic0/attach", {})
+    way = Way(appliance)
+    assert way.passed(10) == 3
+    stop = threading.Event()
+    sent = 0
+
+    def flood() -> None:
+        nonlocal sent
+        sender = appliance.sender()
+        while not stop.is_set():
+            sender.sendto(b"x", ("10.9.0.1", PORT))
+            sender.sendto(sent.to_bytes(4, "big"), ("10.9.0.1", FREE_PORT))
+            sent += 1
+            stop.wait(0.0005)
+
+    flow = threading.Thread(target=flood)
+    flow.start()
+    try:
+        for n in range(200):
+            appliance.done(
+                "PUT",
+                "/v1/limits/wide",
+                {"match": "proto udp dport 9", "key": "src", "rate": f"{n + 1000000}/s"},
+            )
+            appliance.done(
+                "PUT",
+                f"/v1/limits/other{n % 7}",
+                {"match": f"src 192.0.{n}.0/24", "key": "src", "rate": "5/s"},
+            )
+    finally:
+        stop.set()
+        flow.join()
+    numbers = [int.from_bytes(way.free.recv(16), "big") for _ in range(sent)]
+    assert numbers == list(range(sent))
+    assert sent > 1000
+    assert way.passed(0) == 0
+
+
+def test_somebody_elses_program_is_named_and_left(appliance: Appliance, tmp_path: Path) -> None:
+    appliance.start()
+    appliance.done("POST", "/v1/nics/nic0/attach", {})
+    other = appliance.program()
+    appliance.stop()
+    subprocess.run(["umount", str(tmp_path / "bpf")], check=True)
+    subprocess.run(["mount", "-t", "bpf", "bpf", str(tmp_path / "bpf")], check=True)
+    appliance.start()
+    assert appliance.program() == other
+    (nic,) = appliance.done("GET", "/v1/status")["nics"]
+    assert f"id {other}" in nic["problem"]
+    assert not nic["attached"]
+    status, answer = appliance.ask("POST", "/v1/nics/nic0/attach", {})
+    assert (status, answer["error"]["code"]) == (409, "foreign")
+    appliance.done("POST", "/v1/nics/nic0/attach", {"replace": True})
+    assert appliance.program() not in (0, other)
+
+
+@pytest.mark.parametrize(
+    ("settings", "status", "said"),
+    [
+        ({"nonsense": 1}, 2, "unknown setting nonsense"),
+        ({"state_dir": "/proc/valkyrie"}, 9, "/proc/valkyrie"),
+        ({"socket": "/proc/valkyrie.sock"}, 6, "/proc/valkyrie.sock"),
+    ],
+)
+def test_a_start_that_cannot_be_says_why_and_attaches_nothing(
+    appliance: Appliance, settings: dict[str, object], status: int, said: str
+) -> None:
+    appliance.configure(**settings)
+    process = appliance.launch()
+    told = process.communicate(timeout=30)[1]
+    assert process.returncode == status, told
+    assert said in told
+    assert "Traceback" not in told
+    assert appliance.program() == 0
+
+
+def test_a_read_only_bpffs_is_named(appliance: Appliance, tmp_path: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(tmp_path / "bpf")], check=True)
+    process = appliance.launch()
+    told = process.communicate(timeout=30)[1]
+    assert process.returncode == 6, told
+    assert "read-only" in told.lower()
+    assert "Traceback" not in told
+
+
+def test_a_second_daemon_on_the_same_state_is_refused(appliance: Appliance) -> None:
+    appliance.start()
+    first = appliance.process
+    second = appliance.launch()
+    assert second.communicate(timeout=30)[1].startswith("valkyried: another valkyried uses the state")
+    assert second.returncode == 4
+    appliance.process = first
+    assert appliance.done("GET", "/v1/limits") == {"limits": []}
+
+
+def test_drops_are_told_to_those_who_follow_and_counted_as_talkers(appliance: Appliance) -> None:
+    way = police(appliance)
+    events = appliance.events()
+    next(events)
+    assert way.passed(5) == 0
+    told = next(event for event in events if event.get("kind") == "drop")
+    assert (told["src"], told["dport"], told["limit"]) == ("10.9.0.2", PORT, "slow")
+    assert (told["nic"], told["protocol"], told["shadow"]) == ("nic0", "udp", False)
+    (talker,) = appliance.done("GET", "/v1/top")["talkers"]
+    assert (talker["key"], talker["limit"]) == ("10.9.0.2", "slow")
+
+
+def test_explain_takes_no_tokens(appliance: Appliance) -> None:
+    appliance.start()
+    appliance.done("PUT", "/v1/limits/slow", SLOW)
+    for _ in range(5):
+        said = appliance.done("POST", "/v1/explain", {"packet": "src 10.9.0.2 proto udp dport 7"})
+        (limit,) = said["limits"]
+        assert (said["verdict"], limit["tokens_left"], limit["burst"]) == ("pass", 3, 3)
+
+
+def test_a_socket_of_another_process_is_not_stolen(appliance: Appliance, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(tmp_path / "v.sock"))
+        other.listen()
+        process = appliance.launch()
+        told = process.communicate(timeout=30)[1]
+    assert process.returncode == 4
+    assert "answers at" in told
