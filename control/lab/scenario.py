@@ -2,7 +2,8 @@
 """What the demo sets and sends, and what must come through.
 
 Every limit has traffic of its own, told apart by its destination port, from 198.18.0.0/15 and
-2001:2::/48, the addresses that are kept for benchmarks.
+2001:2::/48, the addresses that are kept for benchmarks. Bursts are a second's worth, so that no bucket
+fills up unused when a busy machine holds the sender back for a moment.
 """
 
 from collections.abc import Callable
@@ -68,20 +69,20 @@ def bucket(rate: float, burst: float, buckets: int = 1) -> Expectation:
 STREAMS = (
     Stream(
         "per-source", "100 packets/s for each of 20 sources", 7001, udp4(7001, "198.18.1.0"), 20_000,
-        bucket(100, 50, 20),
-        ("--match", "proto udp dport 7001", "--key", "src/32", "--rate", "100/s", "--burst", "50"),
+        bucket(100, 100, 20),
+        ("--match", "proto udp dport 7001", "--key", "src/32", "--rate", "100/s", "--burst", "100"),
         Sources(20, "next"),
     ),
     Stream(
         "in-total", "5,000 packets/s, ten thousand sources together", 7002, udp4(7002, "198.18.64.0"), 50_000,
-        bucket(5000, 1000),
-        ("--match", "proto udp dport 7002", "--key", "global", "--rate", "5000/s", "--burst", "1000"),
+        bucket(5000, 5000),
+        ("--match", "proto udp dport 7002", "--key", "global", "--rate", "5000/s", "--burst", "5000"),
         Sources(10_000, "random"),
     ),
     Stream(
         "bytes", "8 Mbit/s of IP packets of 1,000 bytes", 7003, udp4(7003, "198.18.3.1", 1000), 5_000,
-        bucket(1000, 100),
-        ("--match", "proto udp dport 7003", "--key", "src/24", "--rate", "8mbit/s", "--burst", "100KB"),
+        bucket(1000, 1000),
+        ("--match", "proto udp dport 7003", "--key", "src/24", "--rate", "8mbit/s", "--burst", "1MB"),
     ),
     Stream(
         "syn", "20 connections/s for a /24, by scapy", 443,
@@ -98,14 +99,14 @@ STREAMS = (
     Stream(
         "shadow", "1,000 packets/s, counted only", 7005, udp4(7005, "198.18.5.1"), 10_000,
         all_of_it,
-        ("--match", "proto udp dport 7005", "--key", "src", "--rate", "1000/s", "--burst", "500", "--shadow"),
-        shadow=bucket(1000, 500),
+        ("--match", "proto udp dport 7005", "--key", "src", "--rate", "1000/s", "--burst", "1000", "--shadow"),
+        shadow=bucket(1000, 1000),
     ),
     Stream(
         "ipv6", "200 packets/s for each of 8 networks (/64)", 7006,
         IPv6(src="2001:2::1", dst="2001:db8::1") / UDP(sport=4000, dport=7006) / Raw(bytes(32)), 16_000,
-        bucket(200, 100, 8),
-        ("--match", "ip 6 proto udp dport 7006", "--key", "src6/64", "--rate", "200/s", "--burst", "100"),
+        bucket(200, 200, 8),
+        ("--match", "ip 6 proto udp dport 7006", "--key", "src6/64", "--rate", "200/s", "--burst", "200"),
         Sources(8, "next"),
     ),
     Stream(
@@ -122,8 +123,8 @@ STREAMS = (
 
 FLOOD = Stream(
     "flood", "20,000 packets/s, a million spoofed sources, flat out", 7009, udp4(7009, "198.18.0.0"), None,
-    bucket(20_000, 2_000),
-    ("--match", "proto udp dport 7009", "--key", "global", "--rate", "20000/s", "--burst", "2000"),
+    bucket(20_000, 20_000),
+    ("--match", "proto udp dport 7009", "--key", "global", "--rate", "20000/s", "--burst", "20000"),
     Sources(1_000_000, "random"),
 )  # fmt: skip
 
