@@ -84,8 +84,8 @@ def _open_high_words(high: Words, low: Words, refs: Refs) -> tuple[Words, Words,
     split = (ends - starts > 1) | (low[starts] != 0)
     begin = starts[split & (low[starts] != 0)]  # the interval before reaches into this word
     last = ends[split] - 1
-    follower = np.append(high, np.uint64(0))[last + 1]
-    after = last[(high[last] != ALL) & (follower != high[last] + np.uint64(1))]
+    follower = np.append(high, np.uint64(0))[last + 1]  # behind the last word there is 0 again
+    after = last[follower != high[last] + np.uint64(1)]
     # Where both go before one entry, the smaller address must come first: that of `after`.
     where = np.concatenate((after + 1, begin))
     added_high = np.concatenate((high[after] + np.uint64(1), high[begin]))

@@ -230,6 +230,34 @@ def test_a_cache_changes_nothing_but_time(policies: list[list[str]], packet: Pac
             assert getattr(kept, name).tobytes() == getattr(fresh, name).tobytes(), name
 
 
+def sent(protocol: int, fragment: abi.Fragment, **more: int) -> Packet:
+    """A packet of which all that is not told is as of a later fragment."""
+    address = parse_prefix("10.1.1.1")
+    fields = {"sport": abi.LATER_FRAGMENT, "dport": abi.LATER_FRAGMENT, "flags": abi.NO_TCP_FLAGS}
+    fields |= {"icmp": abi.NO_ICMP, "vlan": abi.NO_VLAN, "dscp": 0, "length": 100, "nic": 0}
+    return Packet(address, address, protocol, int(fragment), **(fields | more))
+
+
+def test_later_fragments_satisfy_port_limits_only_of_protocols_with_ports() -> None:
+    ruleset = compile_limits([Limit(name="a", match="dport 53 fragments match", rate="1/s")])
+    found = {
+        protocol: matched(ruleset, sent(protocol, abi.Fragment.LATER)) for protocol in (1, 6, 17, 132, 200)
+    }
+    assert found == {1: set(), 6: {"a"}, 17: {"a"}, 132: {"a"}, 200: set()}
+    skipping = compile_limits([Limit(name="a", match="proto udp dport 53", rate="1/s")])
+    assert matched(skipping, sent(17, abi.Fragment.LATER)) == set()
+    assert matched(skipping, sent(17, abi.Fragment.FIRST, dport=53)) == {"a"}
+
+
+def test_an_interface_is_matched_once_its_nic_has_a_slot() -> None:
+    limits = [Limit(name="a", match="iface eth7", rate="1/s")]
+    cache = CompileCache()
+    packet = sent(17, abi.Fragment.NONE, nic=5)
+    assert matched(compile_limits(limits, cache, nic_slots={}), packet) == set()
+    assert matched(compile_limits(limits, cache, nic_slots={"eth7": 5}), packet) == {"a"}
+    assert matched(compile_limits(limits, cache, nic_slots={"eth7": 6}), packet) == set()
+
+
 def test_all_256_positions_have_their_own_bit() -> None:
     limits = [Limit(name=f"l{n:03}", match=f"dport {n}", rate="1/s") for n in range(256)]
     ruleset = compile_limits(limits)
