@@ -27,6 +27,13 @@ def small_table() -> Iterator[Kernel]:
 
 
 @pytest.fixture(scope="session")
+def tiny_table() -> Iterator[Kernel]:
+    """One set, eight buckets: always full. For tests that reset() it themselves."""
+    with loaded("tiny", 1) as kernel:
+        yield kernel
+
+
+@pytest.fixture(scope="session")
 def _large_table() -> Iterator[Kernel]:
     with loaded("large", LARGE_SETS) as kernel:
         yield kernel
