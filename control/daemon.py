@@ -13,11 +13,11 @@ import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
-from valkyrie.control.api.server import Server, make_server
+from valkyrie.control.api.listener import bind, group_id
 from valkyrie.control.config import Settings, load_settings
 from valkyrie.control.dataplane.watch import LinkWatch
 from valkyrie.control.errors import ValkyrieError
@@ -27,6 +27,9 @@ from valkyrie.control.service.clock import RANDOM_BYTES, Clock
 from valkyrie.control.service.kernel import KernelEngine
 from valkyrie.control.service.service import Service
 from valkyrie.control.state.store import State
+
+if TYPE_CHECKING:
+    from valkyrie.control.api.server import Server
 
 log = logging.getLogger("valkyried")
 
@@ -56,23 +59,32 @@ def main(arguments: list[str] | None = None) -> int:
 
 async def _run(settings: Settings, path: Path | None) -> None:
     state = State.open(settings.database, RANDOM_BYTES)
+    write_group, read_group = group_id(settings.group), group_id(settings.read_group)
+    listener = bind(settings.socket, write_group=write_group, read_group=read_group)
     engine = KernelEngine(settings, state.secret, RANDOM_BYTES)
     service = Service(settings, state, engine, Clock())
     try:
         # Before the first look at the NICs, so that nothing that happens in between is missed.
         with LinkWatch() as links:
             await service.start()
-            await _serve(settings, path, service, engine, links)
+            log.info("enforcing")
+            # Only now: the packets need not wait for the API's libraries.
+            from valkyrie.control.api.peer import Access  # noqa: PLC0415
+            from valkyrie.control.api.server import make_server  # noqa: PLC0415
+
+            server = make_server(listener, Access(write_group, read_group), service)
+            await _serve(server, path, service, engine, links)
     finally:
+        listener.close()
+        settings.socket.unlink(missing_ok=True)
         await service.close()
     log.info("ended; what is attached goes on being policed")
 
 
 async def _serve(
-    settings: Settings, path: Path | None, service: Service, engine: KernelEngine, links: LinkWatch
+    server: Server, path: Path | None, service: Service, engine: KernelEngine, links: LinkWatch
 ) -> None:
     loop = asyncio.get_running_loop()
-    server = make_server(settings, service)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _end, server, service)
     reloads: set[asyncio.Task[None]] = set()

@@ -8,7 +8,9 @@ are turned away by the kernel. What each may do is decided by the peer's credent
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import grp
 import logging
 import os
 import socket
@@ -28,6 +30,12 @@ ACL_VERSION = 2
 ACL_USER_OBJ, ACL_GROUP_OBJ, ACL_GROUP, ACL_MASK, ACL_OTHER = 0x01, 0x04, 0x08, 0x10, 0x20
 NO_ID = 0xFFFFFFFF
 READ_WRITE = 6
+
+
+def group_id(name: str) -> int | None:
+    with contextlib.suppress(KeyError):
+        return grp.getgrnam(name).gr_gid
+    return None
 
 
 def bind(path: Path, *, write_group: int | None, read_group: int | None) -> socket.socket:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import grp
 import os
 import pwd
 import socket
@@ -64,12 +63,6 @@ class Access:
             f"user id {peer.uid} may not use the API",
             "use sudo, or join the group valkyrie (valkyrie-read to look)",
         )
-
-
-def group_id(name: str) -> int | None:
-    with contextlib.suppress(KeyError):
-        return grp.getgrnam(name).gr_gid
-    return None
 
 
 def peer_of(connection: socket.socket) -> Peer:

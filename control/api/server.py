@@ -10,9 +10,7 @@ from socket import socket
 import uvicorn
 
 from valkyrie.control.api.app import make_app
-from valkyrie.control.api.listener import bind
-from valkyrie.control.api.peer import Access, PeerProtocol, group_id
-from valkyrie.control.config import Settings
+from valkyrie.control.api.peer import Access, PeerProtocol
 from valkyrie.control.service.service import Service
 
 CONNECTIONS = 256
@@ -41,10 +39,8 @@ class Server(uvicorn.Server):
         await self.serve(sockets=[self._listener])
 
 
-def make_server(settings: Settings, service: Service) -> Server:
-    """A server with its socket bound. Raises Conflict, Unavailable, PermissionRefused as bind does."""
-    access = Access(group_id(settings.group), group_id(settings.read_group))
-    listener = bind(settings.socket, write_group=access.write_group, read_group=access.read_group)
+def make_server(listener: socket, access: Access, service: Service) -> Server:
+    """A server on a socket that is bound."""
     config = uvicorn.Config(
         make_app(service, access),
         http=PeerProtocol,

@@ -36,6 +36,11 @@ NODES = 262_144
 ETHERNET_BYTES, VLAN_BYTES = 14, 4
 
 
+def sizes_of(buckets: int, cpus: int) -> Sizes:
+    """What a build for a table of so many buckets is made of."""
+    return Sizes(buckets // WAYS, NODES, cpus)
+
+
 class KernelEngine:
     """Pinned maps and program. Satisfies service.engine.Engine."""
 
@@ -43,7 +48,7 @@ class KernelEngine:
         """`secret`: 16 bytes for the bucket hash, kept with the state so that buckets find their place."""
         self._pins = settings.pin_dir
         self._record = settings.state_dir / "build.json"
-        self._sizes = Sizes(settings.table.buckets // WAYS, NODES, possible_cpus())
+        self._sizes = sizes_of(settings.table.buckets, possible_cpus())
         self._secret = struct.unpack("=QQ", secret)
         self._random_bytes = random_bytes
         self._opened: Dataplane | None = None

@@ -135,17 +135,17 @@ def test_a_confirmed_trial_stays(appliance: Appliance) -> None:
 
 
 def test_another_table_size_is_an_upgrade_that_keeps_the_buckets_and_the_gate_shut(
-    appliance: Appliance,
+    bare_appliance: Appliance,
 ) -> None:
-    way = police(appliance)
-    before = appliance.program()
-    appliance.stop()
-    appliance.configure(table={"buckets": 32768})
-    appliance.start()
-    report = appliance.done("GET", "/v1/status")
+    way = police(bare_appliance)
+    before = bare_appliance.program()
+    bare_appliance.stop()
+    bare_appliance.configure(table={"buckets": 32768})
+    bare_appliance.start()
+    report = bare_appliance.done("GET", "/v1/status")
     assert report["program"]["how"] == "upgraded"
     assert report["table"]["buckets"] == 32768
-    assert appliance.program() not in (0, before)
+    assert bare_appliance.program() not in (0, before)
     assert way.passed(10) == 0
 
 
@@ -210,22 +210,22 @@ def test_changes_under_traffic_leave_no_gap_and_drop_nothing_that_may_pass(appli
     assert way.passed(0) == 0
 
 
-def test_somebody_elses_program_is_named_and_left(appliance: Appliance, tmp_path: Path) -> None:
-    appliance.start()
-    appliance.done("POST", "/v1/nics/nic0/attach", {})
-    other = appliance.program()
-    appliance.stop()
-    subprocess.run(["umount", str(tmp_path / "bpf")], check=True)
-    subprocess.run(["mount", "-t", "bpf", "bpf", str(tmp_path / "bpf")], check=True)
-    appliance.start()
-    assert appliance.program() == other
-    (nic,) = appliance.done("GET", "/v1/status")["nics"]
+def test_somebody_elses_program_is_named_and_left(bare_appliance: Appliance) -> None:
+    bare_appliance.start()
+    bare_appliance.done("POST", "/v1/nics/nic0/attach", {})
+    other = bare_appliance.program()
+    bare_appliance.stop()
+    subprocess.run(["umount", str(bare_appliance.bpffs)], check=True)
+    subprocess.run(["mount", "-t", "bpf", "bpf", str(bare_appliance.bpffs)], check=True)
+    bare_appliance.start()
+    assert bare_appliance.program() == other
+    (nic,) = bare_appliance.done("GET", "/v1/status")["nics"]
     assert f"id {other}" in nic["problem"]
     assert not nic["attached"]
-    status, answer = appliance.ask("POST", "/v1/nics/nic0/attach", {})
+    status, answer = bare_appliance.ask("POST", "/v1/nics/nic0/attach", {})
     assert (status, answer["error"]["code"]) == (409, "foreign")
-    appliance.done("POST", "/v1/nics/nic0/attach", {"replace": True})
-    assert appliance.program() not in (0, other)
+    bare_appliance.done("POST", "/v1/nics/nic0/attach", {"replace": True})
+    assert bare_appliance.program() not in (0, other)
 
 
 @pytest.mark.parametrize(
@@ -248,9 +248,9 @@ def test_a_start_that_cannot_be_says_why_and_attaches_nothing(
     assert appliance.program() == 0
 
 
-def test_a_read_only_bpffs_is_named(appliance: Appliance, tmp_path: Path) -> None:
-    subprocess.run(["mount", "-o", "remount,ro", str(tmp_path / "bpf")], check=True)
-    process = appliance.launch()
+def test_a_read_only_bpffs_is_named(bare_appliance: Appliance) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(bare_appliance.bpffs)], check=True)
+    process = bare_appliance.launch()
     told = process.communicate(timeout=30)[1]
     assert process.returncode == 6, told
     assert "read-only" in told.lower()

@@ -18,6 +18,7 @@ from typing import Any
 from support.netns import End
 
 READY_S = 30
+BUCKETS = 8192
 PORT = 7
 SO_RCVBUFFORCE = 33  # more than net.core.rmem_max lets others have; Python has no name for it
 
@@ -25,8 +26,9 @@ SO_RCVBUFFORCE = 33  # more than net.core.rmem_max lets others have; Python has 
 class Appliance:
     """valkyried beside the veth end `nic0`; the other end is the world's. Starts, kills, asks."""
 
-    def __init__(self, folder: Path, inside: End, outside: End) -> None:
+    def __init__(self, folder: Path, bpffs: Path, inside: End, outside: End) -> None:
         self.folder = folder
+        self.bpffs = bpffs
         self.inside = inside
         self.outside = outside
         self.config = folder / "valkyrie.yaml"
@@ -42,9 +44,9 @@ class Appliance:
         own = {
             "state_dir": self.folder / "state",
             "socket": self.folder / "v.sock",
-            "bpffs": self.folder / "bpf",
+            "bpffs": self.bpffs,
         }
-        merged = {name: str(path) for name, path in own.items()} | {"table": {"buckets": 8192}} | settings
+        merged = {name: str(path) for name, path in own.items()} | {"table": {"buckets": BUCKETS}} | settings
         self.config.write_text(json.dumps(merged))
 
     def launch(self) -> subprocess.Popen[str]:

@@ -64,14 +64,13 @@ class Api:
 
 
 @pytest_asyncio.fixture
-async def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Api]:
-    ids = {"valkyrie": WRITERS, "valkyrie-read": READERS}
-    monkeypatch.setattr("valkyrie.control.api.server.group_id", ids.get)
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
     settings = Settings(state_dir=tmp_path / "state", socket=tmp_path / "v.sock")
     engine = FakeEngine("eth1")
     service = Service(settings, State.open(settings.database, bytes), engine, Clock())
     await service.start()
-    server = make_server(settings, service)
+    listener = bind(settings.socket, write_group=WRITERS, read_group=READERS)
+    server = make_server(listener, Access(WRITERS, READERS), service)
     started = asyncio.Event()
     serving = asyncio.ensure_future(server.run_until_told(started.set))
     await started.wait()
