@@ -94,7 +94,7 @@ class Core:
 
     def _allotted(self, world: World) -> World:
         keys = {limit.name: limit.key for limit in world.desired.limits}
-        return replace(world, allotment=allot(self.world.allotment, keys))
+        return world.but(allotment=allot(self.world.allotment, keys))
 
     def try_out(self, world: World) -> None:
         """Compile without putting in force; in the thread of changes. Raises what a change would."""
@@ -171,7 +171,7 @@ class Core:
         except ValkyrieError as error:
             log.warning("buckets of %d deleted limits are not purged yet: %s", len(retired), error)
             return
-        self.world = replace(self.world, allotment=after)
+        self.world = self.world.but(allotment=after)
 
     def note(self, actor: Actor, action: str, target: str, detail: dict[str, Any]) -> None:
         """Say in the audit log what was done that is no change of the world."""

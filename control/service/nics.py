@@ -216,11 +216,11 @@ def _known(world: World, name: str) -> Nic:
 
 
 def _with(world: World, nic: Nic) -> World:
-    return replace(world, nics={**world.nics, nic.name: nic})
+    return world.but(nics={**world.nics, nic.name: nic})
 
 
 def _restored(world: World, name: str, before: Nic | None) -> World:
     nics = {other: nic for other, nic in world.nics.items() if other != name}
     if before is not None:
         nics[name] = before
-    return replace(world, nics=nics)
+    return world.but(nics=nics)

@@ -43,6 +43,13 @@ class World:
             else []
         )
 
+    def but(self, **parts: Any) -> World:
+        """The world with other parts. What was counted of 100,000 overrides is not counted again."""
+        new = replace(self, **parts)
+        if new.desired.overrides is self.desired.overrides and "overrides_of" in self.__dict__:
+            new.__dict__["overrides_of"] = self.overrides_of
+        return new
+
     def protects(self, always: Iterable[str]) -> tuple[str, ...]:
         """Prefixes that are never dropped: the settings' and those of every NIC."""
         return tuple(sorted({*always, *(prefix for nic in self.nics.values() for prefix in nic.protect)}))
@@ -53,4 +60,4 @@ class World:
 
 def with_desired(world: World, **parts: Any) -> World:
     """The world with other limits, overrides, exempts or bans; given tuples are sorted as Desired says."""
-    return replace(world, desired=replace(world.desired, **parts))
+    return world.but(desired=replace(world.desired, **parts))
