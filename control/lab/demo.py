@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import NoReturn
@@ -140,24 +140,25 @@ def run(
 
 
 def _watch(traffic: Sequence[Traffic], title: str, show: Callable[[str, list[view.Pace]], None]) -> None:
-    """Show the streams until the last has ended."""
+    """Show the streams while all of them are on their way; back when the last has ended."""
     began = before = time.monotonic()
     last = [(0, 0)] * len(traffic)
-    while not all(one.sent.done() for one in traffic):
-        time.sleep(view.REFRESH_S)
+    sent = [one.sent for one in traffic]
+    while not wait(sent, timeout=view.REFRESH_S, return_when=FIRST_COMPLETED).done:
         now = time.monotonic()
         new = [(one.progress.frames, one.count.read()) for one in traffic]
         paces = [
             view.Pace(
                 one.stream.name,
                 one.stream.told,
-                (sent - was[0]) / (now - before),
+                (frames - was[0]) / (now - before),
                 (came - was[1]) / (now - before),
             )
-            for one, (sent, came), was in zip(traffic, new, last, strict=True)
+            for one, (frames, came), was in zip(traffic, new, last, strict=True)
         ]
         show(f"{title}, {now - began:.0f} s", paces)
         before, last = now, new
+    wait(sent)
 
 
 def _rows(lab: Lab, traffic: Sequence[Traffic], lost: int) -> list[report.Row]:

@@ -85,15 +85,15 @@ STREAMS = (
         ("--match", "proto udp dport 7003", "--key", "src/24", "--rate", "8mbit/s", "--burst", "1MB"),
     ),
     Stream(
-        "syn", "20 connections/s for a /24, by scapy", 443,
-        IP(src="198.18.4.4", dst="192.0.2.1") / TCP(sport=4000, dport=443, flags="S"), 200,
-        bucket(20, 20),
-        ("--match", "proto tcp dport 443 syn", "--key", "src/24", "--rate", "20/s", "--burst", "20"),
+        "syn", "50 connections/s for a /24, by scapy", 443,
+        IP(src="198.18.4.4", dst="192.0.2.1") / TCP(sport=4000, dport=443, flags="S"), 500,
+        bucket(50, 50),
+        ("--match", "proto tcp dport 443 syn", "--key", "src/24", "--rate", "50/s", "--burst", "50"),
         flag=SYN, scapy=True,
     ),
     Stream(
         "not syn", "what belongs to connections passes, by scapy", 443,
-        IP(src="198.18.4.4", dst="192.0.2.1") / TCP(sport=4000, dport=443, flags="A"), 200,
+        IP(src="198.18.4.4", dst="192.0.2.1") / TCP(sport=4000, dport=443, flags="A"), 500,
         all_of_it, flag=ACK, scapy=True,
     ),
     Stream(
