@@ -15,7 +15,7 @@ from support.policy import enforce
 from support.reference.frames import mutate, random_frame
 from support.reference.police import Police
 from support.reference.scenario import Scenario, random_scenario
-from valkyrie.control.abi import LEASES, MAX_LIMITS, TEST_EXPLAIN, Reason
+from valkyrie.control.abi import LEASES, MAX_LIMITS, TEST_EXPLAIN, Action, Reason
 
 START = 1000 * 1_000_000_000
 SEEDS = st.integers(0, 2**32 - 1)
@@ -127,7 +127,11 @@ def test_an_explanation_says_what_would_happen_and_changes_nothing(
         assert (int(row["cost"]), int(row["level"]), int(row["tau"])) == (entry.cost, entry.level, entry.tau)
         assert int(row["fingerprint"]) == entry.fingerprint
         assert bool(row["conforms"]) is entry.conforms
-    assert answer.action in (XDP_DROP, XDP_PASS)
-    assert answer.reason is not Reason.LIMIT
+    refused = [police.rules.limits[e.position] for e in expected if not e.conforms]
+    refusing = next((limit for limit in refused if limit.action != Action.SHADOW), None)
+    if refusing is not None:
+        assert (answer.action, answer.reason, answer.slot) == (XDP_DROP, Reason.LIMIT, refusing.slot)
+    elif expected:
+        assert (answer.action, answer.reason) == (XDP_PASS, Reason.CONFORMS)
     check_counters(kernel, police)
     check_buckets(kernel, police)

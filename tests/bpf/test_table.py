@@ -144,6 +144,17 @@ MAPPED = bytes(10) + b"\xff\xff"
         ("flow", TCP_V4, 443, V4 + b"\xc6\x33\x64\1" + b"\x04\xd2\x06" + bytes(5)),
         ("src+dst/32+dst6/64", TCP_V6, 0, V6[:8] + V6B[:8]),
     ],
+    ids=[
+        "src",
+        "src/24",
+        "src of IPv6",
+        "dst",
+        "dst of IPv6",
+        "src+dport",
+        "src+dst",
+        "flow",
+        "both of IPv6",
+    ],
 )
 def test_a_bucket_is_named_for_people_by_its_key(
     kernel: Kernel, key: str, frame: bytes, dport: int, address: bytes
