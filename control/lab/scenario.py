@@ -99,7 +99,7 @@ STREAMS = (
     Stream(
         "shadow", "1,000 packets/s, counted only", 7005, udp4(7005, "198.18.5.1"), 10_000,
         all_of_it,
-        ("--match", "proto udp dport 7005", "--key", "src", "--rate", "1000/s", "--burst", "1000", "--shadow"),
+        ("--match", "proto udp dport 7005", "--key", "src", "--rate", "1000/s", "--shadow"),
         shadow=bucket(1000, 1000),
     ),
     Stream(
