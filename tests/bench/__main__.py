@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: T201 - a table for people
 """The performance budgets: `sudo ./appliance bench [--json FILE] [--only NAME]...`.
 
 Prints a table as it goes. Exit status 1 if a budget is missed, 2 for wrong arguments.
@@ -13,12 +14,15 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import nanoseconds
+from bench import classification, nanoseconds, wire
 from bench.rows import Row, line, write_json
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
     "few-buckets": nanoseconds.few,
     "many-buckets": nanoseconds.many,
+    "matching": classification.matching,
+    "prefixes": classification.prefixes,
+    "wire": wire.run,
 }
 
 

@@ -11,11 +11,12 @@ import os
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from statistics import median
 from typing import Self
 
-from support.reference.frames import ethernet, ipv4, udp
+from support.reference.frames import ethernet, ipv4, ipv6, udp
 from valkyrie.control.dataplane import bpf
 from valkyrie.control.lab.compile import compiled
 
@@ -49,6 +50,12 @@ class Case:
 def udp4(dport: int = 53) -> bytes:
     """An IPv4 frame of 60 bytes."""
     return ethernet(0x0800, ipv4(BASE4.to_bytes(4, "big"), b"\xc6\x33\x64\1", 17, udp(4000, dport, PAYLOAD)))
+
+
+def udp6(dport: int = 53) -> bytes:
+    """An IPv6 frame of 80 bytes, from 2001:db8::1."""
+    source, destination = (ip_address(text).packed for text in ("2001:db8::1", "2001:db8:ffff::2"))
+    return ethernet(0x86DD, ipv6(source, destination, 17, udp(4000, dport, PAYLOAD)))
 
 
 class Harness:
