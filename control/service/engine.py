@@ -74,6 +74,9 @@ class Engine(Protocol):
     def attached(self) -> Mapping[str, str]:
         """NICs that carry our program, with the mode: native or generic. From any thread."""
 
+    def carriers(self) -> Collection[str]:
+        """The names of NICs that carry our program, of this or a former build."""
+
     def figures(self) -> Figures:
         """Counters as they are now. From any thread."""
 

@@ -7,16 +7,17 @@ import logging
 import struct
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from typing import Any, cast
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, cast
 
 from valkyrie.control.config import Settings
-from valkyrie.control.dataplane import attach, build, explain, maps, migrate, stats
 from valkyrie.control.dataplane import buckets as table
-from valkyrie.control.dataplane.attach import Wish
+from valkyrie.control.dataplane import build, explain, maps, migrate, stats
 from valkyrie.control.dataplane.buckets import Bucket
 from valkyrie.control.dataplane.build import Outcome
 from valkyrie.control.dataplane.events import Event, EventReader
 from valkyrie.control.dataplane.keyname import record_of
+from valkyrie.control.dataplane.links import links
 from valkyrie.control.dataplane.maps import Dataplane
 from valkyrie.control.dataplane.packet import build as build_packet
 from valkyrie.control.dataplane.packet import parse as parse_packet
@@ -29,11 +30,21 @@ from valkyrie.control.service.engine import Attached, Figures
 from valkyrie.control.service.told import Pricing
 from valkyrie.control.service.world import World
 
+if TYPE_CHECKING:
+    from valkyrie.control.dataplane.attach import Wish
+
 log = logging.getLogger(__name__)
 
 WAYS = 8
 NODES = 262_144
 ETHERNET_BYTES, VLAN_BYTES = 14, 4
+
+
+def _netlink() -> ModuleType:
+    """The part that changes attachments. Loaded when first needed: adopting does without it."""
+    from valkyrie.control.dataplane import attach  # noqa: PLC0415
+
+    return attach
 
 
 def sizes_of(buckets: int, cpus: int) -> Sizes:
@@ -110,11 +121,13 @@ class KernelEngine:
         stats.zero(self._plane, slots)
 
     def attach(self, nic: str, *, slot: int, mode: str, replace: bool) -> Attached:
-        found = attach.query(nic, self._pins)
+        netlink = _netlink()
+        found = netlink.query(nic, self._pins)
         # Named first, so that a limit on this interface holds from the first packet.
         self._name(found.ifindex, slot)
         try:
-            done = attach.attach(nic, self._plane.fd("police"), self._pins, cast(Wish, mode), replace=replace)
+            wish = cast("Wish", mode)
+            done = netlink.attach(nic, self._plane.fd("police"), self._pins, wish, replace=replace)
         except BaseException:
             if found.program is None or not found.program.ours:
                 self._plane.forget_nic(found.ifindex)
@@ -122,11 +135,17 @@ class KernelEngine:
         return Attached(done.mode, done.note)
 
     def adopt(self, nic: str, *, slot: int, mode: str) -> Attached | None:
-        found = attach.query(nic, self._pins)
-        if found.program is not None and found.program.id == self.program_id():
-            self._name(found.ifindex, slot)
-            return None
+        for link in links():
+            if link.name == nic and link.prog_id == self.program_id():
+                self._name(link.ifindex, slot)
+                return None
         return self.attach(nic, slot=slot, mode=mode, replace=False)
+
+    def carriers(self) -> Collection[str]:
+        with_program = {link.name: link.prog_id for link in links() if link.prog_id}
+        if set(with_program.values()) <= {self.program_id()}:
+            return with_program.keys()
+        return self.attached().keys()
 
     def _name(self, ifindex: int, slot: int) -> None:
         """The NIC's slot; an interface that had it before has gone or was made anew."""
@@ -136,15 +155,16 @@ class KernelEngine:
         self._plane.set_nic(ifindex, slot)
 
     def detach(self, nic: str) -> None:
-        found = attach.query(nic, self._pins)
+        netlink = _netlink()
+        found = netlink.query(nic, self._pins)
         if found.program is not None and found.program.ours:
-            attach.detach(nic, self._pins)
+            netlink.detach(nic, self._pins)
         self._plane.forget_nic(found.ifindex)
 
     def attached(self) -> Mapping[str, str]:
         return {
             nic.name: nic.program.mode
-            for nic in attach.nics(self._pins)
+            for nic in _netlink().nics(self._pins)
             if nic.program is not None and nic.program.ours
         }
 

@@ -137,7 +137,7 @@ class Nics:
         return done
 
     def _take_off_strays(self) -> list[str]:
-        strays = sorted(self._core.engine.attached().keys() - self._core.world.nics.keys())
+        strays = sorted(set(self._core.engine.carriers()) - self._core.world.nics.keys())
         for name in strays:
             self._core.engine.detach(name)
         return [f"{name}: detached, as asked before the daemon was stopped" for name in strays]

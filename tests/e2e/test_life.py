@@ -70,6 +70,7 @@ def test_kill_9_opens_no_gate_and_a_restart_adopts_and_forgets_no_bucket(applian
 def test_sigterm_ends_well_and_leaves_enforcement_on(appliance: Appliance) -> None:
     way = police(appliance)
     assert appliance.stop() == 0
+    assert not (appliance.folder / "v.sock").exists()
     assert appliance.program() != 0
     assert way.passed(10) == 0
 

@@ -86,6 +86,9 @@ class FakeEngine:
     def attached(self) -> Mapping[str, str]:
         return {nic: "native" for nic, held in self.links.items() if held == "ours"}
 
+    def carriers(self) -> Collection[str]:
+        return self.attached().keys()
+
     def figures(self) -> Figures:
         return Figures(
             self.counters, np.zeros(abi.REASONS, abi.REASON_STATS), {"inserted": 0, "evicted_live": 0}
