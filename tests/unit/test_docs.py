@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The documents say what the code does: examples parse, links lead somewhere, tables are the code's."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import click
+import pytest
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from support.ctl import ROOT
+from valkyrie.control import abi, errors, words
+from valkyrie.control.api.models import LimitBody
+from valkyrie.control.api.route import STATUS
+from valkyrie.control.api.table import ROUTES
+from valkyrie.control.cli.main import cli
+from valkyrie.control.config import Settings, parse_settings
+from valkyrie.control.dataplane.packet import parse as parse_packet
+from valkyrie.control.document import from_document
+from valkyrie.control.key import format_key, parse_key
+from valkyrie.control.limits import Limit, Override
+from valkyrie.control.match import _READERS, parse_match
+from valkyrie.control.prefix import canonical_prefix
+
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+SUBSCRIBERS = "203.0.113.0/24 5000/s 10000\n"
+POLICY = "limits: []\n"
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+def blocks(text: str, *kinds: str) -> list[str]:
+    """The contents of fenced blocks of these kinds."""
+    return [body for _, kind, body in FENCE.findall(text) if kind in kinds]
+
+
+def rows(text: str, heading: str) -> list[list[str]]:
+    """The cells of the first table under a heading, without its two head lines."""
+    part = f"\n{text}".split(f"\n{heading}\n", 1)[1]
+    lines = part[part.index("|") :].split("\n\n", 1)[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def names(cells: list[list[str]]) -> list[str]:
+    """The words in backquotes in the first column."""
+    return [word for row in cells for word in re.findall(r"`([^`]+)`", row[0])]
+
+
+def command_lines() -> Iterator[tuple[str, list[str]]]:
+    """Every command of valkyrie-ctl in a shell block, as (page, words after the program)."""
+    for page in PAGES:
+        for block in blocks(page.read_text(), "sh", "console"):
+            for line in block.replace("\\\n", " ").splitlines():
+                given = shlex.split(line.strip().removeprefix("$ "), comments=True)
+                given = given[1:] if given[:1] == ["sudo"] else given
+                if given[:1] == ["valkyrie-ctl"]:
+                    end = next((i for i, word in enumerate(given) if word in (">", "|", "&&", ";")), None)
+                    yield page.name, given[1:end]
+
+
+COMMANDS = list(command_lines())
+
+
+def parsed(args: list[str]) -> click.Context:
+    """The command's context, with its options parsed. Raises what click does for wrong ones."""
+    command: click.Command = cli
+    context = cli.make_context("valkyrie-ctl", [], resilient_parsing=True)
+    while isinstance(command, click.Group):
+        found = command.get_command(context, args[0])
+        assert found is not None, f"there is no command {args[0]}"
+        command, args = found, args[1:]
+    return command.make_context(command.name or "", list(args), parent=context)
+
+
+def check_words(path: str, params: dict[str, Any]) -> None:
+    """What the daemon would check: matches, keys, bursts, prefixes, packets."""
+    if path.endswith("limits set"):
+        action = "shadow" if params["shadow"] else "ban" if params["ban_for"] else "drop"
+        names_of = ("name", "match", "key", "rate", "measure", "burst", "ban_for")
+        Limit.model_validate({"action": action, **{name: params[name] for name in names_of}})
+    elif path.endswith("limits override") and params["prefix"]:
+        rate = params["rate"] or "1/s"
+        Override(limit=params["name"], prefix=params["prefix"], rate=rate, burst=params["burst"])
+    elif path.endswith("limits explain"):
+        parse_packet(" ".join(params["packet"]))
+    elif path.endswith((" add", " remove")):
+        canonical_prefix(params["prefix"])
+    elif path.endswith(" attach"):
+        for prefix in params["protect"]:
+            canonical_prefix(prefix)
+
+
+def test_there_are_examples_to_check() -> None:
+    assert len(COMMANDS) > 50
+    assert {args[0] for _, args in COMMANDS} >= {"attach", "limits", "exempt", "ban", "buckets", "top"}
+
+
+@pytest.mark.parametrize(
+    ("page", "args"), COMMANDS, ids=lambda one: one if isinstance(one, str) else " ".join(one)
+)
+def test_every_command_shown_is_one_that_works(
+    page: str, args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("subscribers.txt").write_text(SUBSCRIBERS)
+    Path("policy.yaml").write_text(POLICY)
+    with parsed(args) as context:
+        check_words(context.command_path, context.params)
+
+
+def test_every_command_of_the_appliance_shown_is_there() -> None:
+    there = set(re.findall(r"^ {2}(\w+) {2,}\S", read("appliance"), re.MULTILINE))
+    shown = {word for page in PAGES for word in re.findall(r"\./appliance (\w+)", page.read_text())}
+    assert shown >= {"demo", "install", "test"}
+    assert shown <= there
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, and those set by hand."""
+    text = FENCE.sub("", page.read_text())
+    found = set(re.findall(r'<a id="([^"]+)"', text))
+    for heading in re.findall(r"^#+ +(.+)$", text, re.MULTILINE):
+        found.add(re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-"))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in LINK.findall(FENCE.sub("", page.read_text())):
+        if target.startswith(("https://", "http://")):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), f"{target} in {page.name}"
+        assert there.is_relative_to(ROOT), f"{target} in {page.name}"
+        if anchor and there.suffix == ".md":
+            assert anchor in anchors(there), f"{target} in {page.name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_json_examples_are_json(page: Path) -> None:
+    for block in blocks(page.read_text(), "json"):
+        json.loads(block)
+
+
+def typed(field: FieldInfo) -> str:
+    """A field's type and bounds, as the reference words them."""
+    kind = field.annotation
+    bounds = {name: value for one in field.metadata for name, value in vars_of(one).items()}
+    if get_origin(kind) is Literal:
+        choices = [f"`{word}`" for word in get_args(kind)]
+        return f"{', '.join(choices[:-1])} or {choices[-1]}"
+    if get_origin(kind) is tuple:
+        return f"list of prefixes, at most {bounds['max_length']}"
+    if kind is int:
+        return f"whole number, {bounds['ge']} to {bounds['le']}"
+    if kind is str:
+        return f"name, {bounds['min_length']} to {bounds['max_length']} characters"
+    assert kind is Path, f"no words for {kind}"
+    return "absolute path"
+
+
+def vars_of(bound: object) -> dict[str, Any]:
+    return {
+        name: getattr(bound, name)
+        for name in ("ge", "le", "min_length", "max_length")
+        if hasattr(bound, name)
+    }
+
+
+def leaves(model: type[BaseModel], before: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from leaves(kind, f"{before}{name}.")
+        else:
+            yield before + name, field
+
+
+def test_settings_are_those_of_the_model() -> None:
+    told = {row[0]: row[1:] for row in rows(read("docs/configuration.md"), "# Configuration")}
+    model = dict(leaves(Settings))
+    assert list(told) == [f"`{name}`" for name in model]
+    for name, field in model.items():
+        kind, default, meaning = told[f"`{name}`"]
+        value = "[]" if field.default == () else field.default
+        assert (kind, default) == (typed(field), f"`{value}`"), name
+        assert meaning.endswith("."), name
+
+
+def test_settings_shown_are_understood() -> None:
+    for block in blocks(read("docs/configuration.md"), "yaml"):
+        assert parse_settings(block.encode(), "docs") != Settings()
+
+
+def test_routes_are_those_of_the_table() -> None:
+    told = [tuple(row) for row in rows(read("docs/api.md"), "## Routes")]
+    access = {True: "change", False: "look"}
+    assert told == [
+        (route.method, f"`{route.path}`", access[route.writes], f"{route.summary}.") for route in ROUTES
+    ]
+
+
+def test_query_parameters_are_those_of_the_routes() -> None:
+    part = read("docs/api.md").split("query parameters:\n", 1)[1].split("\n\nAn unknown", 1)[0]
+    for route in ROUTES:
+        if route.query:
+            assert f"`{route.method} {route.path}`" in part
+        for name in route.query:
+            assert f"`{name}`" in part
+
+
+def test_errors_are_those_of_the_classes() -> None:
+    told = {row[0].strip("`"): (int(row[1]), int(row[2])) for row in rows(read("docs/api.md"), "## Errors")}
+    base = errors.ValkyrieError
+    classes: list[type[errors.ValkyrieError]] = [base, *base.__subclasses__()]
+    known = {
+        one.code: (STATUS.get(one.code, 500), one.exit_code)
+        for one in classes
+        if one.__module__ == errors.__name__
+    }
+    assert told == known
+
+
+def test_bodies_shown_are_understood() -> None:
+    shown = [json.loads(block) for block in blocks(read("docs/api.md"), "json")]
+    limits = [body for body in shown if "rate" in body and "counters" not in body]
+    documents = [body for body in shown if "limits" in body]
+    assert limits
+    assert documents
+    for body in limits:
+        LimitBody.model_validate(body)
+    for body in documents:
+        assert from_document(body).limits
+
+
+def struct_fields(name: str) -> list[str]:
+    body = read("bpf/abi.h").split(f"struct {name} {{", 1)[1].split("}", 1)[0]
+    return [field for field in re.findall(r"u\d+ (\w+)(?:\[\w+\])?;", body) if field != "reserved"]
+
+
+def test_counters_are_those_of_the_abi() -> None:
+    page = read("docs/counters.md")
+    assert names(rows(page, "## Of a limit")) == struct_fields("limit_stats")
+    table = names(rows(page, "## Of the table"))
+    assert sorted(table) == sorted([*struct_fields("table_stats"), "buckets", "live"])
+    assert names(rows(page, "## By reason")) == [reason.name.lower() for reason in abi.Reason]
+
+
+def test_verdicts_of_reasons_are_those_of_the_program() -> None:
+    for row in rows(read("docs/counters.md"), "## By reason"):
+        reason = abi.Reason[row[0].strip("`").upper()]
+        malformed = reason >= abi.Reason.BAD_ETHERNET
+        assert row[1] == ("malformed" if malformed else "drop" if reason >= abi.Reason.LIMIT else "pass")
+
+
+def test_event_fields_are_those_that_are_told() -> None:
+    told = read("control/service/drops.py").split("return {", 1)[1].split("}", 1)[0]
+    fields = re.findall(r'"(\w+)": ', told)
+    assert sorted(names(rows(read("docs/counters.md"), "## Events"))) == sorted(fields)
+
+
+def test_the_words_of_matches_are_all_told_and_their_examples_parse() -> None:
+    page = read("docs/limits.md")
+    table = rows(page, "## Match")
+    assert set(names(table)) == {*_READERS, "syn"}
+    for row in table:
+        parse_match(row[2].strip("`"))
+    listed = {*words.PROTOCOLS, *words.TCP_FLAGS, *words.ICMP4_TYPES, *words.ICMP6_TYPES, *words.FRAGMENTS}
+    assert listed <= set(re.findall(r"[\w-]+", page))
+
+
+def test_the_keys_shown_parse() -> None:
+    shown = [key for key in names(rows(read("docs/limits.md"), "## Key")) if "N" not in key]
+    assert len(shown) > 8
+    for key in shown:
+        assert parse_key(format_key(parse_key(key))) == parse_key(key)
+
+
+def test_messages_in_troubleshooting_are_ones_that_are_said() -> None:
+    code = "\n".join(path.read_text() for path in (ROOT / "control").rglob("*.py"))
+    told = names(rows(read("docs/operations.md"), "## Troubleshooting"))
+    assert len(told) > 10
+    for message in told:
+        assert message in code, message
+
+
+def test_the_capabilities_named_are_those_of_the_unit() -> None:
+    unit = read("control/host/valkyried.service")
+    (line,) = re.findall(r"^CapabilityBoundingSet=(.+)$", unit, re.MULTILINE)
+    assert set(re.findall(r"CAP_\w+", read("docs/security.md"))) == set(line.split())
+
+
+def test_maps_named_are_all_maps() -> None:
+    declared = re.findall(r"PINNED_ARRAY\(.+?, (\w+), ", read("bpf/maps.h") + read("bpf/scratch.h"))
+    declared = [name for name in declared if name != "name"] + ["nics", "continuation", "events"]
+    assert sorted(names(rows(read("docs/architecture.md"), "## Maps"))) == sorted(declared)
+
+
+def test_no_page_names_a_file_of_the_machine_it_was_written_on() -> None:
+    for page in PAGES:
+        assert not re.search(r"/work/|/root/|/home/", page.read_text()), page.name
