@@ -62,11 +62,11 @@ static __always_inline int lock_set(u64 *lock) {
 }
 
 static __always_inline void take_over(struct bucket_set *set, u32 index, int way,
-                                      const struct key *k, const struct packet *p, int open,
-                                      struct table_stats *stats) {
+                                      const struct key *k, const struct packet *p, int open) {
   u64 tat = set->tat[way & (WAYS - 1)];
   struct bucket_key_set *names = bucket_keys.lookup(&index);
-  if (!names)
+  struct table_stats *stats = table_of(p);
+  if (!names || !stats)
     return;
   __sync_lock_test_and_set(&set->fingerprint[way & (WAYS - 1)], 0);
   if (tat > p->now) {
@@ -80,7 +80,7 @@ static __always_inline void take_over(struct bucket_set *set, u32 index, int way
 }
 
 static __always_inline int insert_way(struct bucket_set *set, u32 index, const struct key *k,
-                                      const struct packet *p, int open, struct table_stats *stats) {
+                                      const struct packet *p, int open) {
   u32 lock_index = index & (SET_LOCKS - 1);
   u64 *lock = set_locks.lookup(&lock_index);
   if (!lock || !lock_set(lock))
@@ -88,7 +88,7 @@ static __always_inline int insert_way(struct bucket_set *set, u32 index, const s
   int way = find_way(set, k->fingerprint);
   if (way == NO_WAY) {
     way = fullest_way(set);
-    take_over(set, index, way, k, p, open, stats);
+    take_over(set, index, way, k, p, open);
   }
   __sync_lock_test_and_set(lock, 0);
   return way;
@@ -100,14 +100,14 @@ static __always_inline u32 set_of(u64 fingerprint) {
 
 /* The word of the key's bucket, made if there is none; 0: contended. */
 static __always_inline u64 *bucket_of(const struct key *k, const struct packet *p, int open,
-                                      struct table_stats *stats, u32 *where) {
+                                      u32 *where) {
   u32 index = set_of(k->fingerprint);
   struct bucket_set *set = buckets.lookup(&index);
   if (!set)
     return 0;
   int way = find_way(set, k->fingerprint);
   if (way == NO_WAY)
-    way = insert_way(set, index, k, p, open, stats);
+    way = insert_way(set, index, k, p, open);
   if (way == NO_WAY)
     return 0;
   way = forget(way, p->now);

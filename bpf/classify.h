@@ -75,13 +75,21 @@ static __always_inline u64 first_bits(u32 n) {
   return n >= 64 ? ~0ULL : (1ULL << n) - 1;
 }
 
+/* All limits of the ruleset. */
+static __always_inline void match_all(struct bitmap *m, u32 n) {
+  m->word[0] = first_bits(n);
+  m->word[1] = m->word[2] = m->word[3] = 0;
+  if (n <= 64)
+    return;
+  m->word[1] = first_bits(n - 64);
+  m->word[2] = n > 128 ? first_bits(n - 128) : 0;
+  m->word[3] = n > 192 ? first_bits(n - 192) : 0;
+}
+
 static __always_inline void classify(struct bitmap *m, const struct packet *p,
                                      const struct ruleset *r) {
-  u32 n = r->limits;
-  m->word[0] = forget(first_bits(n), p->now);
-  m->word[1] = forget(n > 64 ? first_bits(n - 64) : 0, p->now);
-  m->word[2] = forget(n > 128 ? first_bits(n - 128) : 0, p->now);
-  m->word[3] = forget(n > 192 ? first_bits(n - 192) : 0, p->now);
+  match_all(m, r->limits);
+  end_step();
   keep_layer4(m, p, r);
   keep_layer3(m, p, r);
 }

@@ -25,4 +25,10 @@ static __always_inline struct table_stats *table_of(const struct packet *p) {
   return table_stats.lookup(&index);
 }
 
+static __always_inline void count_contended(const struct packet *p) {
+  struct table_stats *t = table_of(p);
+  if (t)
+    t->contended++;
+}
+
 #endif

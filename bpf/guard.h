@@ -22,7 +22,8 @@ static __always_inline u32 guard_verdict(const struct packet *p, const struct gu
 static __always_inline u32 guard(const struct packet *p, const struct ruleset *r) {
   if (p->control)
     return REASON_CONTROL;
-  u32 leaf = tree_find(is_ipv4(&p->src) ? r->guard4_root : r->guard6_root, &p->src, p->generation);
+  u32 root = is_ipv4(&p->src) ? r->guard4_root : r->guard6_root;
+  u32 leaf = root == REF_LEAF ? 0 : tree_find(root, &p->src, p->generation);
   if (!leaf)
     return UNDECIDED;
   u32 index = p->generation * MAX_GUARDS + (leaf & (MAX_GUARDS - 1));
@@ -44,7 +45,7 @@ static __always_inline void ban(const struct packet *p, struct key *k, u64 ban_n
   if (!t)
     return;
   ban_key_of(k, p, secret);
-  u64 *tat = bucket_of(k, p, 0, t, &where);
+  u64 *tat = bucket_of(k, p, 0, &where);
   if (!tat)
     return;
   __sync_lock_test_and_set(tat, p->now + (ban_ns << TIME_SHIFT));

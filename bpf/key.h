@@ -24,41 +24,44 @@ static __always_inline void mask_address(struct address *to, const struct addres
   to->low = from->low & mask[1];
 }
 
+/* An IPv4 address is one word. The first word of a key says which addresses follow and which of
+ * them are IPv4, so that no two keys read alike. */
+static __always_inline void sip_address(struct sip *s, const struct address *a, int v4) {
+  if (!v4)
+    sip_word(s, a->high);
+  sip_word(s, a->low);
+}
+
 static __always_inline void fingerprint(struct key *k, const struct packet *p, const u64 secret[2]) {
-  u64 head = k->uid | (u64)k->fields << 16 | (u64)k->protocol << 32;
+  u64 src4 = is_ipv4(&p->src), dst4 = is_ipv4(&p->dst);
+  u64 head = k->uid | (u64)k->fields << 16 | (u64)k->protocol << 24 | (u64)k->sport << 32 |
+             (u64)k->dport << 48;
   if (k->fields & KEY_SRC)
-    head |= (u64)is_ipv4(&p->src) << 24;
+    head |= src4 << 21;
   if (k->fields & KEY_DST)
-    head |= (u64)is_ipv4(&p->dst) << 25;
+    head |= dst4 << 22;
   struct sip s;
-  u64 words = 2;
   sip_start(&s, secret);
   sip_word(&s, head);
-  sip_word(&s, (u64)k->sport | (u64)k->dport << 16);
-  if (k->fields & KEY_SRC) {
-    sip_word(&s, k->src.high);
-    sip_word(&s, k->src.low);
-    words += 2;
-  }
-  if (k->fields & KEY_DST) {
-    sip_word(&s, k->dst.high);
-    sip_word(&s, k->dst.low);
-    words += 2;
-  }
-  k->fingerprint = sip_end(&s, words) ?: 1;
+  if (k->fields & KEY_SRC)
+    sip_address(&s, &k->src, src4);
+  if (k->fields & KEY_DST)
+    sip_address(&s, &k->dst, dst4);
+  k->fingerprint = sip_end(&s) ?: 1;
 }
 
 static __always_inline void key_of(struct key *k, const struct limit *l, const struct packet *p,
                                    const u64 secret[2]) {
   k->uid = l->uid & UID_MASK;
   k->fields = l->key_fields;
-  end_step();
-  mask_address(&k->src, &p->src, l->mask4, l->mask6);
-  mask_address(&k->dst, &p->dst, l->mask4 + 2, l->mask6 + 2);
+  k->src.high = k->src.low = k->dst.high = k->dst.low = 0;
+  if (k->fields & KEY_SRC)
+    mask_address(&k->src, &p->src, l->mask4, l->mask6);
+  if (k->fields & KEY_DST)
+    mask_address(&k->dst, &p->dst, l->mask4 + 2, l->mask6 + 2);
   k->sport = k->fields & KEY_SPORT ? port_of(p->sport) : 0;
   k->dport = k->fields & KEY_DPORT ? port_of(p->dport) : 0;
   k->protocol = k->fields & KEY_PROTOCOL ? p->protocol : 0;
-  end_step();
   fingerprint(k, p, secret);
   end_step();
 }

@@ -17,28 +17,27 @@
  * 33 tail calls) of 8 are more than MAX_LIMITS. */
 #define CHUNK 8
 
-/* LLVM's BPF back end has no count of trailing zeros. */
+/* LLVM's BPF back end has no count of trailing zeros. Branches, since the same limits match most
+ * packets and the CPU soon knows the way. */
 static __always_inline u32 lowest_bit(u64 word) {
-  u64 n = 0;
+  u32 n = 0;
 #pragma unroll
-  for (u64 half = 32; half; half /= 2) {
-    u64 skip = is_zero(word & ((1ULL << half) - 1)) * half;
-    word >>= skip;
-    n += skip;
+  for (u32 half = 32; half; half /= 2) {
+    if (!(word & ((1ULL << half) - 1))) {
+      word >>= half;
+      n += half;
+    }
   }
   return n;
 }
 
+static __always_inline u32 first_word(const struct bitmap *m) {
+  return m->word[0] ? 0 : m->word[1] ? 1 : m->word[2] ? 2 : m->word[3] ? 3 : BITMAP_WORDS;
+}
+
 /* Takes the first position out of the bitmap; MAX_LIMITS when it is empty. */
 static __always_inline u32 next_matched(struct bitmap *m, u64 unknown) {
-  u64 none = is_zero(m->word[0]);
-  u64 i = none;
-  none &= is_zero(m->word[1]);
-  i += none;
-  none &= is_zero(m->word[2]);
-  i += none;
-  none &= is_zero(m->word[3]);
-  i = forget(i + none, unknown) & (2 * BITMAP_WORDS - 1);
+  u64 i = forget(first_word(m), unknown) & (2 * BITMAP_WORDS - 1);
   if (i >= BITMAP_WORDS)
     return MAX_LIMITS;
   u64 word = m->word[i];
@@ -89,10 +88,9 @@ static __always_inline int ask(u32 position, struct scratch *s, struct charge *c
   struct key *k = &s->key;
   u32 index = p->generation * MAX_LIMITS + position;
   struct limit *l = limits.lookup(&index);
-  struct table_stats *table = table_of(p);
   struct limit_stats *stats = l ? stats_of(l, p) : 0;
   charge->cost = 0;
-  if (!l || !table || !stats)
+  if (!l || !stats)
     return 0;
   key_of(k, l, p, secret);
   const struct plan *plan = plan_of(l, p);
@@ -104,14 +102,14 @@ static __always_inline int ask(u32 position, struct scratch *s, struct charge *c
   stats->matched++;
   stats->matched_bytes += p->length;
   charge->cost = cost;
-  enum taking taking = take(charge, k, plan, p, r->table_full_open, table, stats);
+  enum taking taking = take(charge, k, plan, p, r->table_full_open, stats);
   if (taking == TAKEN) {
     stats->passed++;
     return 0;
   }
   charge->cost = 0;
   if (taking == CONTENDED)
-    table->contended++;
+    count_contended(p);
   if (l->action == ACTION_SHADOW) {
     stats->shadow_dropped++;
     stats->passed++;

@@ -33,7 +33,7 @@ static __always_inline const struct plan *plan_of(const struct limit *l, const s
 
 static __always_inline enum taking take(struct charge *charge, const struct key *k,
                                         const struct plan *plan, const struct packet *p, int open,
-                                        struct table_stats *table, struct limit_stats *stats) {
+                                        struct limit_stats *stats) {
   struct lease *lease = 0;
   u64 cost = charge->cost;
   if (plan->batch) {
@@ -45,7 +45,7 @@ static __always_inline enum taking take(struct charge *charge, const struct key 
       return TAKEN;
   }
   u32 where = 0;
-  u64 *tat = bucket_of(k, p, open, table, &where);
+  u64 *tat = bucket_of(k, p, open, &where);
   if (!tat)
     return CONTENDED;
   if (lease && buy(lease, k->fingerprint, tat, plan, cost, p->now)) {

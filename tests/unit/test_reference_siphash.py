@@ -41,7 +41,8 @@ def test_siphash_1_3_agrees_with_the_hash_of_cpython(length: int) -> None:
     assert siphash(python_secret(seed), message) == int(done.stdout) % (1 << 64)
 
 
-def test_words_are_hashed_as_their_little_endian_bytes() -> None:
+def test_words_and_a_length_block_are_hashed_as_their_little_endian_bytes() -> None:
     words = [0x0123456789ABCDEF, 7]
     message = bytes.fromhex("efcdab8967452301 0700000000000000")
-    assert siphash_words(PAPER_KEY, words) == siphash(PAPER_KEY, message)
+    length = (len(message) & 255) << 56
+    assert siphash_words(PAPER_KEY, [*words, length]) == siphash(PAPER_KEY, message)

@@ -9,7 +9,7 @@ from support.reference.packet import LOW_WORD, Address, Packet
 from support.reference.siphash import siphash_words
 from valkyrie.control.abi import UID_BAN, KeyField
 
-SOURCE_IS_IPV4, DESTINATION_IS_IPV4 = 1 << 24, 1 << 25
+SOURCE_IS_IPV4, DESTINATION_IS_IPV4 = 1 << 21, 1 << 22
 ADDRESS_BITS = (1 << 128) - 1
 
 
@@ -20,11 +20,11 @@ class Lengths:
     v4: int
     v6: int
 
-    def masked(self, address: Address) -> tuple[int, int]:
-        """High and low word of what remains; the mark of IPv4 (0xffff) is part of an IPv4 prefix."""
+    def masked(self, address: Address) -> list[int]:
+        """What remains: the low word of an IPv4 address, its mark (0xffff) included; both words of IPv6."""
         host_bits = 32 - self.v4 if address.is_ipv4 else 128 - self.v6
         value = address.value & (ADDRESS_BITS << host_bits & ADDRESS_BITS)
-        return value >> 64, value & LOW_WORD
+        return [value & LOW_WORD] if address.is_ipv4 else [value >> 64, value & LOW_WORD]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,9 @@ class Key:
         assert packet.src is not None
         assert packet.dst is not None
         first = uid | self.fields << 16
-        second = (packet.sport or 0 if self.sport else 0) | (packet.dport or 0 if self.dport else 0) << 16
+        first |= (packet.sport or 0 if self.sport else 0) << 32 | (packet.dport or 0 if self.dport else 0) << 48
         if self.protocol:
-            first |= packet.protocol << 32
+            first |= packet.protocol << 24
         addresses: list[int] = []
         if self.src:
             first |= SOURCE_IS_IPV4 if packet.src.is_ipv4 else 0
@@ -63,7 +63,7 @@ class Key:
         if self.dst:
             first |= DESTINATION_IS_IPV4 if packet.dst.is_ipv4 else 0
             addresses += self.dst.masked(packet.dst)
-        return [first, second, *addresses]
+        return [first, *addresses]
 
     def fingerprint(self, secret: tuple[int, int], uid: int, packet: Packet) -> int:
         """64 bits; 0 marks an unused way of the table, so it becomes 1."""

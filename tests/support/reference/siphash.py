@@ -28,14 +28,10 @@ def _round(state: State) -> State:
     return v0, v1, v2, v3
 
 
-def siphash(key: tuple[int, int], message: bytes, *, compress: int = 1, final: int = 3) -> int:
-    """64 bits of SipHash-compress-final of `message` (any length) under the two words of `key`."""
+def _blocks(key: tuple[int, int], blocks: Iterable[int], compress: int, final: int) -> int:
     k0, k1 = key
     start = (0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x7465646279746573)
     state = (k0 ^ start[0], k1 ^ start[1], k0 ^ start[2], k1 ^ start[3])
-    whole = len(message) & ~7
-    blocks = [int.from_bytes(message[i : i + 8], "little") for i in range(0, whole, 8)]
-    blocks.append(int.from_bytes(message[whole:], "little") | (len(message) & 255) << 56)
     for block in blocks:
         v0, v1, v2, v3 = state
         state = (v0, v1, v2, v3 ^ block)
@@ -51,6 +47,14 @@ def siphash(key: tuple[int, int], message: bytes, *, compress: int = 1, final: i
     return v0 ^ v1 ^ v2 ^ v3
 
 
+def siphash(key: tuple[int, int], message: bytes, *, compress: int = 1, final: int = 3) -> int:
+    """64 bits of SipHash-compress-final of `message` (any length) under the two words of `key`."""
+    whole = len(message) & ~7
+    blocks = [int.from_bytes(message[i : i + 8], "little") for i in range(0, whole, 8)]
+    blocks.append(int.from_bytes(message[whole:], "little") | (len(message) & 255) << 56)
+    return _blocks(key, blocks, compress, final)
+
+
 def siphash_words(key: tuple[int, int], words: Iterable[int]) -> int:
-    """SipHash-1-3 of 64-bit words, little-endian."""
-    return siphash(key, b"".join(word.to_bytes(8, "little") for word in words))
+    """SipHash-1-3 of 64-bit words whose first tells how many follow: no block states the length."""
+    return _blocks(key, words, 1, 3)
