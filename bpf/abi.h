@@ -28,7 +28,7 @@
 #endif
 
 #ifndef CONTINUE_AT
-#define CONTINUE_AT 0 /* this build's place among the continuations: its digest modulo CONTINUATIONS */
+#define CONTINUE_AT 0 /* this build's continuation: its digest modulo CONTINUATIONS */
 #endif
 
 #define CONTINUATIONS 1024
@@ -55,31 +55,31 @@
 #define TREE_DEPTH 16
 
 struct node {
-  u64 key[NODE_KEYS];       /* ascending; unused ones are ~0 and never reached */
+  u64 key[NODE_KEYS]; /* ascending; unused ones are ~0 and never reached */
   u64 reserved;
   u32 child[NODE_CHILDREN]; /* child[i]: key[i-1] <= address < key[i] */
 };
 
 /* Small dimensions: one u16 class for each value, in one table. */
-#define FIELD_PROTOCOL 0                   /* 256: IP protocol after extension headers */
-#define FIELD_FRAGMENT 256                 /* enum fragment */
-#define FIELD_DSCP 260                     /* 64 */
-#define FIELD_VERSION 324                  /* 0: IPv4, 1: IPv6 */
-#define FIELD_TCP_FLAGS 328                /* 256 flag bytes, then NO_TCP_FLAGS */
-#define FIELD_ICMP 640                     /* ICMP types, then 256 ICMPv6 types, then NO_ICMP */
-#define FIELD_VLAN 1280                    /* 4096 ids (outer tag), then NO_VLAN */
-#define FIELD_INTERFACE 5440               /* NIC slots, 64; slot 0: not one of ours */
-#define FIELD_LENGTH 5504                  /* 65536: bytes of the IP packet */
-#define FIELD_SPORT 71040                  /* 65536 ports, then NO_PORTS, LATER_FRAGMENT */
-#define FIELD_DPORT 136640                 /* the same */
+#define FIELD_PROTOCOL 0     /* 256: IP protocol after extension headers */
+#define FIELD_FRAGMENT 256   /* enum fragment */
+#define FIELD_DSCP 260       /* 64 */
+#define FIELD_VERSION 324    /* 0: IPv4, 1: IPv6 */
+#define FIELD_TCP_FLAGS 328  /* 256 flag bytes, then NO_TCP_FLAGS */
+#define FIELD_ICMP 640       /* ICMP types, then 256 ICMPv6 types, then NO_ICMP */
+#define FIELD_VLAN 1280      /* 4096 ids (outer tag), then NO_VLAN */
+#define FIELD_INTERFACE 5440 /* NIC slots, 64; slot 0: not one of ours */
+#define FIELD_LENGTH 5504    /* 65536: bytes of the IP packet */
+#define FIELD_SPORT 71040    /* 65536 ports, then NO_PORTS, LATER_FRAGMENT */
+#define FIELD_DPORT 136640   /* the same */
 #define FIELDS 202240
-#define FIELD_BLOCK 64                     /* classes a map value */
+#define FIELD_BLOCK 64 /* classes a map value */
 #define FIELD_BLOCKS (FIELDS / FIELD_BLOCK)
 
-#define NO_TCP_FLAGS 256   /* not TCP, or a later fragment */
-#define NO_ICMP 512        /* neither ICMP nor ICMPv6, or a later fragment */
+#define NO_TCP_FLAGS 256 /* not TCP, or a later fragment */
+#define NO_ICMP 512      /* neither ICMP nor ICMPv6, or a later fragment */
 #define NO_VLAN 4096
-#define NO_PORTS 65536     /* a protocol without ports */
+#define NO_PORTS 65536 /* a protocol without ports */
 #define LATER_FRAGMENT 65537
 #define MAX_NICS 64
 
@@ -131,17 +131,17 @@ enum measure { MEASURE_PACKETS, MEASURE_IP_BYTES, MEASURE_FRAME_BYTES };
 
 struct limit {
   struct plan plan;
-  u64 mask4[4];      /* source high, low, destination high, low */
+  u64 mask4[4]; /* source high, low, destination high, low */
   u64 mask6[4];
   u64 ban_ns;        /* ACTION_BAN: how long */
-  u32 override_root; /* tree over the IPv4 source (or destination) -> plan index; leaf 0 is "no override" */
+  u32 override_root; /* IPv4 source (or destination) -> plan index; leaf 0: no override */
   u16 uid;           /* 1..32767, never reused while a bucket of it may live */
   u16 slot;          /* of its counters */
   u8 action;
   u8 measure;
   u8 key_fields;
-  u8 override_dst;     /* 1: overrides are by destination */
-  u32 override6_root;  /* the same for IPv6 */
+  u8 override_dst;    /* 1: overrides are by destination */
+  u32 override6_root; /* the same for IPv6 */
 };
 
 #define GUARD_PROTECT 1 /* never dropped, whatever else holds */
@@ -156,28 +156,28 @@ struct guard {
 };
 
 struct ruleset {
-  u32 limits;      /* positions in use */
-  u32 dimensions;  /* bit per enum dimension */
-  u32 src4_root;   /* leaf: class */
+  u32 limits;     /* positions in use */
+  u32 dimensions; /* bit per enum dimension */
+  u32 src4_root;  /* leaf: class */
   u32 src6_root;
   u32 dst4_root;
   u32 dst6_root;
   u32 guard4_root; /* by source; leaf: guard index, 0 is "none" */
   u32 guard6_root;
   u32 malformed_drop;  /* 1: drop malformed packets, 0: pass them */
-  u32 table_full_open; /* 1: a newcomer to a full set starts full, 0: with the debt of what it replaces */
+  u32 table_full_open; /* 1: a newcomer to a full set starts full, 0: in debt (bucket.h) */
   u32 kernel_bans;     /* 1: some limit bans, so look bans up */
   u32 event_sample;    /* one drop in this many is reported; 0: none */
   u32 event_rate;      /* events a second and CPU, at most */
   u32 reserved;
-  u64 serial;          /* of the ruleset, rises with every change */
+  u64 serial; /* of the ruleset, rises with every change */
 };
 
 struct control {
   u32 abi;
-  u32 active;      /* generation that packets read: 0 or 1 */
-  u64 secret[2];   /* of the bucket hash */
-  u64 test_magic;  /* what struct test_control must carry */
+  u32 active;     /* generation that packets read: 0 or 1 */
+  u64 secret[2];  /* of the bucket hash */
+  u64 test_magic; /* what struct test_control must carry */
 };
 
 /* A bucket set: two cache lines, fingerprints in the first. */
@@ -219,26 +219,26 @@ struct limit_stats {
   u64 shadow_dropped; /* a shadow limit would have dropped */
   u64 matched_bytes;  /* of the IP packet */
   u64 dropped_bytes;
-  u64 leased;         /* purchases of leases */
+  u64 leased; /* purchases of leases */
   u64 reserved;
 };
 
 enum reason {
-  REASON_NO_LIMIT,  /* passed: no limit matched */
-  REASON_CONFORMS,  /* passed: every limit had tokens */
-  REASON_PROTECTED, /* passed */
-  REASON_EXEMPT,    /* passed */
-  REASON_CONTROL,   /* passed: ARP, neighbour discovery, DHCP */
-  REASON_NOT_IP,    /* passed */
-  REASON_LIMIT,     /* dropped: no tokens */
-  REASON_BAN,       /* dropped: banned by a person */
-  REASON_KERNEL_BAN,/* dropped: banned by a limit */
-  REASON_CONTENDED, /* dropped: a bucket's word could not be won in CAS_TRIES */
+  REASON_NO_LIMIT,     /* passed: no limit matched */
+  REASON_CONFORMS,     /* passed: every limit had tokens */
+  REASON_PROTECTED,    /* passed */
+  REASON_EXEMPT,       /* passed */
+  REASON_CONTROL,      /* passed: ARP, neighbour discovery, DHCP */
+  REASON_NOT_IP,       /* passed */
+  REASON_LIMIT,        /* dropped: no tokens */
+  REASON_BAN,          /* dropped: banned by a person */
+  REASON_KERNEL_BAN,   /* dropped: banned by a limit */
+  REASON_CONTENDED,    /* dropped: a bucket's word could not be won in CAS_TRIES */
   REASON_BAD_ETHERNET, /* malformed, from here on: dropped or passed by policy */
   REASON_BAD_VLAN,     /* truncated tag, or more than two */
   REASON_BAD_IPV4,     /* version, header length, total length */
   REASON_BAD_IPV6,
-  REASON_BAD_EXTENSION,/* truncated, or more than MAX_EXTENSIONS */
+  REASON_BAD_EXTENSION, /* truncated, or more than MAX_EXTENSIONS */
   REASON_BAD_TCP,
   REASON_BAD_UDP,
   REASON_BAD_ICMP,
@@ -262,12 +262,12 @@ struct table_stats {
   u64 evicted_live; /* a bucket in use was replaced, the set being full */
   u64 contended;
   u64 events_sent;
-  u64 events_lost;     /* ring full */
-  u64 events_limited;  /* over event_rate */
-  u64 drops_seen;      /* for sampling */
-  u64 event_window;    /* ns: start of the second that event_count counts */
+  u64 events_lost;    /* ring full */
+  u64 events_limited; /* over event_rate */
+  u64 drops_seen;     /* for sampling */
+  u64 event_window;   /* ns: start of the second that event_count counts */
   u64 event_count;
-  u64 bans;            /* made by limits */
+  u64 bans; /* made by limits */
   u64 reserved[6];
 };
 
@@ -289,7 +289,7 @@ struct event {
 /* Answer to EXPLAIN: an entry for each position of the ruleset. */
 struct explanation {
   u64 cost;
-  u64 level;   /* time units the bucket is short of full, before this packet */
+  u64 level; /* time units the bucket is short of full, before this packet */
   u64 tau;
   u64 fingerprint;
   u8 matched;

@@ -32,7 +32,8 @@ static __always_inline void sip_address(struct sip *s, const struct address *a, 
   sip_word(s, a->low);
 }
 
-static __always_inline void fingerprint(struct key *k, const struct packet *p, const u64 secret[2]) {
+static __always_inline void fingerprint(struct key *k, const struct packet *p,
+                                        const u64 secret[2]) {
   u64 src4 = is_ipv4(&p->src), dst4 = is_ipv4(&p->dst);
   u64 head = k->uid | (u64)k->fields << 16 | (u64)k->protocol << 24 | (u64)k->sport << 32 |
              (u64)k->dport << 48;

@@ -7,7 +7,7 @@
 #ifndef VALKYRIE_MAPS_H
 #define VALKYRIE_MAPS_H
 
-#define PINNED_ARRAY(type, name, entries) \
+#define PINNED_ARRAY(type, name, entries)                                                          \
   BPF_TABLE_PINNED7("array", u32, type, name, entries, PIN_DIR "/" #name, BPF_F_MMAPABLE)
 
 /* The ruleset: what packets are held against. */
@@ -28,11 +28,11 @@ BPF_TABLE_PINNED7("prog", u32, u32, continuation, CONTINUATIONS, PIN_DIR "/conti
 PINNED_ARRAY(struct bucket_set, buckets, BUCKET_SETS);
 PINNED_ARRAY(struct bucket_key_set, bucket_keys, BUCKET_SETS);
 PINNED_ARRAY(u64, set_locks, SET_LOCKS);
-PINNED_ARRAY(struct lease, leases, MAX_CPUS * LEASES);
+PINNED_ARRAY(struct lease, leases, (MAX_CPUS * LEASES));
 
 /* What happened. */
-PINNED_ARRAY(struct limit_stats, limit_stats, MAX_CPUS * MAX_LIMITS);
-PINNED_ARRAY(struct reason_stats, reason_stats, MAX_CPUS * REASONS);
+PINNED_ARRAY(struct limit_stats, limit_stats, (MAX_CPUS * MAX_LIMITS));
+PINNED_ARRAY(struct reason_stats, reason_stats, (MAX_CPUS * REASONS));
 PINNED_ARRAY(struct table_stats, table_stats, MAX_CPUS);
 PINNED_ARRAY(struct explanation, explanations, MAX_LIMITS);
 
@@ -46,7 +46,7 @@ struct events_table_t {
   void (*ringbuf_submit)(void *, u64);
   u32 max_entries;
 };
-__attribute__((section("maps/ringbuf:" PIN_DIR "/events")))
-struct events_table_t events = {.max_entries = EVENT_RING_BYTES};
+__attribute__((section("maps/ringbuf:" PIN_DIR "/events"))) struct events_table_t events = {
+    .max_entries = EVENT_RING_BYTES};
 
 #endif

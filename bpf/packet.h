@@ -19,13 +19,13 @@ struct packet {
   struct address src;
   struct address dst;
   u64 now_ns;
-  u64 now;     /* time units */
+  u64 now; /* time units */
   u32 cpu;
   u32 ifindex;
   u32 generation;
   u32 frame_length;
-  u32 length;    /* of the IP packet */
-  u32 sport;     /* as indexes of the field table */
+  u32 length; /* of the IP packet */
+  u32 sport;  /* as indexes of the field table */
   u32 dport;
   u32 tcp_flags;
   u32 icmp;
@@ -33,7 +33,7 @@ struct packet {
   u32 protocol;
   u32 fragment;
   u32 dscp;
-  u32 version; /* 0: IPv4, 1: IPv6 */
+  u32 version;      /* 0: IPv4, 1: IPv6 */
   u32 src_embedded; /* an IPv4 address found inside an IPv6 one */
   u32 addressed;    /* src and dst are known */
   u32 control;      /* neighbour discovery or DHCP */

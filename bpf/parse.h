@@ -31,8 +31,8 @@
 
 struct cursor {
   void *at;
-  void *end;   /* of the frame */
-  u32 rest;    /* bytes that the IP header still declares */
+  void *end; /* of the frame */
+  u32 rest;  /* bytes that the IP header still declares */
 };
 
 struct vlan_tag {
@@ -119,8 +119,8 @@ static __always_inline void read_address(struct address *a, const struct in6_add
 
 static __always_inline int is_extension(u32 next) {
   return next == PROTO_HOPOPTS || next == PROTO_ROUTING || next == PROTO_FRAGMENT ||
-         next == PROTO_AH || next == PROTO_DSTOPTS || next == PROTO_MOBILITY ||
-         next == PROTO_HIP || next == PROTO_SHIM6;
+         next == PROTO_AH || next == PROTO_DSTOPTS || next == PROTO_MOBILITY || next == PROTO_HIP ||
+         next == PROTO_SHIM6;
 }
 
 static __always_inline int parse_fragment(struct cursor *c, struct packet *p, u32 *fragments) {
@@ -222,9 +222,9 @@ static __always_inline int parse_sctp(struct cursor *c, struct packet *p) {
 }
 
 /* Layer 4 of a packet or of a first fragment: `least` bytes, then the header's own check. */
-#define LAYER4(least, bad, next)                                      \
-  (c->rest < (least) || !present(c, least)                            \
-       ? (p->fragment == FRAGMENT_FIRST ? REASON_BAD_FRAGMENT : (bad)) \
+#define LAYER4(least, bad, next)                                                                   \
+  (c->rest < (least) || !present(c, least)                                                         \
+       ? (p->fragment == FRAGMENT_FIRST ? REASON_BAD_FRAGMENT : (bad))                             \
        : (next))
 
 static __always_inline int parse_layer4(struct cursor *c, struct packet *p) {
@@ -256,7 +256,7 @@ static __always_inline int is_dhcp(const struct packet *p, u32 client, u32 serve
 
 /* Neighbour discovery and DHCP: without them a host loses its network. */
 static __always_inline u32 is_control(struct ipv6hdr *header, const struct cursor *l4,
-                                     const struct packet *p, u32 extensions) {
+                                      const struct packet *p, u32 extensions) {
   if (p->fragment != FRAGMENT_NONE)
     return 0;
   if (p->protocol == PROTO_UDP)
@@ -264,7 +264,8 @@ static __always_inline u32 is_control(struct ipv6hdr *header, const struct curso
   if (!p->version || extensions || p->icmp < 256 + 133 || p->icmp > 256 + 137)
     return 0;
   u8 *icmp = l4->at;
-  return (void *)(header + 1) <= l4->end && present(l4, 2) && header->hop_limit == 255 && icmp[1] == 0;
+  return (void *)(header + 1) <= l4->end && present(l4, 2) && header->hop_limit == 255 &&
+         icmp[1] == 0;
 }
 
 static __always_inline int parse(struct cursor *c, struct packet *p) {

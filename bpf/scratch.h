@@ -8,8 +8,8 @@
 
 /* What a limit took from this packet, to be given back if a later one refuses. */
 struct charge {
-  u64 cost;   /* 0: nothing */
-  u32 where;  /* set * WAYS + way, or the index of a lease */
+  u64 cost;  /* 0: nothing */
+  u32 where; /* set * WAYS + way, or the index of a lease */
   u32 leased;
 };
 
@@ -18,7 +18,7 @@ struct scratch {
   struct key key;
   struct bitmap match;
   u32 reason;
-  u32 slot; /* of the limit that dropped, or NO_SLOT */
+  u32 slot;  /* of the limit that dropped, or NO_SLOT */
   u32 asked; /* limits that have passed the packet so far: charges to give back */
   struct charge charge[MAX_LIMITS];
   u16 matched[MAX_LIMITS];

@@ -53,7 +53,8 @@ class Key:
         assert packet.src is not None
         assert packet.dst is not None
         first = uid | self.fields << 16
-        first |= (packet.sport or 0 if self.sport else 0) << 32 | (packet.dport or 0 if self.dport else 0) << 48
+        first |= (packet.sport or 0 if self.sport else 0) << 32
+        first |= (packet.dport or 0 if self.dport else 0) << 48
         if self.protocol:
             first |= packet.protocol << 24
         addresses: list[int] = []
