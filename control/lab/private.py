@@ -28,7 +28,8 @@ def private_place() -> Iterator[Path]:
     """An empty directory in memory, with a BPF file system mounted at its folder `bpf`.
 
     Moves the process into a mount namespace of its own, for good, while it still has one thread;
-    programs that it starts see the place, all others an empty directory.
+    programs that it starts see the place and keep their temporary files there, all others see an
+    empty directory.
     """
     if _libc.unshare(CLONE_NEWNS) != 0:
         raise PermissionRefused(
@@ -43,6 +44,7 @@ def private_place() -> Iterator[Path]:
             bpffs.mkdir()
             _mount(b"bpf", os.fsencode(bpffs))
             try:
+                os.environ["TMPDIR"] = folder
                 yield Path(folder)
             finally:
                 _libc.umount2(os.fsencode(bpffs), MNT_DETACH)

@@ -28,7 +28,7 @@ ip link add eth0 type veth peer wire
 ip link set eth0 up
 ip link set wire up
 /opt/valkyrie/current/bin/valkyried & daemon=$!
-for _ in $(seq 300); do [ -S /run/valkyrie/valkyried.sock ] && break; sleep 0.1; done
+for _ in $(seq 60); do valkyrie-ctl status >/dev/null 2>&1 && break; sleep 0.5; done
 valkyrie-ctl attach eth0
 valkyrie-ctl limits set web --match 'proto tcp dport 80' --key src --rate 1000/s
 valkyrie-ctl limits list

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A minimal root of this host's release, without Valkyrie or anything that it needs, to install into.
 
-Commands run in a mount namespace of their own with a BPF file system of its own, so that neither
-mounts nor pins are left when they end; the kernel's devices and the host's network are there.
+Commands run in mount and process namespaces of their own, with a BPF file system of its own, so that
+no mounts, pins or processes are left when they end; the kernel's devices and the host's network are there.
 """
 
 import os
@@ -18,7 +18,8 @@ SETTINGS = ("/etc/pip.conf", "/etc/resolv.conf")  # how this host reaches its pa
 
 ENTER = """
 set -e
-for part in proc sys dev; do mount --rbind "/$part" "$ROOT/$part"; done
+mount -t proc proc "$ROOT/proc"
+for part in sys dev; do mount --rbind "/$part" "$ROOT/$part"; done
 mount -t bpf bpf "$ROOT/sys/fs/bpf"
 mount -t tmpfs tmpfs "$ROOT/run"
 exec chroot "$ROOT" /bin/bash -c "$1"
@@ -56,7 +57,16 @@ class CleanRoot:
             "LC_ALL": "C.UTF-8",
             "ROOT": str(self.path),
         }
-        apart = ["unshare", "--mount", "--propagation", "private", *([] if network else ["--net"])]
+        apart = [
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            *([] if network else ["--net"]),
+        ]
         command = [*apart, "bash", "-c", ENTER, "enter", f"cd /src\n{script}"]
         return subprocess.run(
             command, env=environment, capture_output=True, text=True, check=False, timeout=600
