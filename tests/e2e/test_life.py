@@ -6,40 +6,13 @@ from __future__ import annotations
 import signal
 import socket
 import subprocess
-import threading
 from pathlib import Path
 
 import pytest
 
 from support.appliance import PORT, Appliance
 from support.netns import add_nic, delete_link
-
-FREE_PORT = 9
-SLOW = {"match": f"proto udp dport {PORT}", "key": "src", "rate": "1/h", "burst": "3"}
-
-
-class Way:
-    """Datagrams from the world to the policed side: how many arrive."""
-
-    def __init__(self, appliance: Appliance) -> None:
-        self.sender = appliance.sender()
-        self.limited = appliance.receiver(PORT)
-        self.free = appliance.receiver(FREE_PORT)
-
-    def passed(self, count: int) -> int:
-        """How many of `count` come through. The last goes where no limit is: once it is there, all are."""
-        for _ in range(count):
-            self.sender.sendto(b"x", ("10.9.0.1", PORT))
-        self.sender.sendto(b"end", ("10.9.0.1", FREE_PORT))
-        assert self.free.recv(16) == b"end"
-        self.limited.setblocking(False)
-        arrived = 0
-        try:
-            while self.limited.recv(16):
-                arrived += 1
-        except BlockingIOError:
-            return arrived
-        raise AssertionError("an empty datagram came")
+from support.way import SLOW, Way
 
 
 def police(appliance: Appliance) -> Way:
@@ -167,48 +140,6 @@ def test_a_reload_takes_new_settings_and_refuses_wrong_ones(appliance: Appliance
             assert "nonsense" in line
             break
     assert appliance.done("GET", "/v1/status")["protect"] == ["192.0.2.7/32"]
-
-
-def test_changes_under_traffic_leave_no_gap_and_drop_nothing_that_may_pass(appliance: Appliance) -> None:
-    appliance.start()
-    appliance.done("PUT", "/v1/limits/slow", SLOW)
-    appliance.done("PUT", "/v1/limits/wide", {"match": "proto udp dport 9", "key": "src", "rate": "1M/s"})
-    appliance.done("POST", "/v1/nics/nic0/attach", {})
-    way = Way(appliance)
-    assert way.passed(10) == 3
-    stop = threading.Event()
-    sent = 0
-
-    def flood() -> None:
-        nonlocal sent
-        sender = appliance.sender()
-        while not stop.is_set():
-            sender.sendto(b"x", ("10.9.0.1", PORT))
-            sender.sendto(sent.to_bytes(4, "big"), ("10.9.0.1", FREE_PORT))
-            sent += 1
-            stop.wait(0.0005)
-
-    flow = threading.Thread(target=flood)
-    flow.start()
-    try:
-        for n in range(200):
-            appliance.done(
-                "PUT",
-                "/v1/limits/wide",
-                {"match": "proto udp dport 9", "key": "src", "rate": f"{n + 1000000}/s"},
-            )
-            appliance.done(
-                "PUT",
-                f"/v1/limits/other{n % 7}",
-                {"match": f"src 192.0.{n}.0/24", "key": "src", "rate": "5/s"},
-            )
-    finally:
-        stop.set()
-        flow.join()
-    numbers = [int.from_bytes(way.free.recv(16), "big") for _ in range(sent)]
-    assert numbers == list(range(sent))
-    assert sent > 1000
-    assert way.passed(0) == 0
 
 
 def test_somebody_elses_program_is_named_and_left(bare_appliance: Appliance) -> None:
