@@ -17,7 +17,7 @@ from valkyrie.control.dataplane import pins
 from valkyrie.control.limits import Limit
 
 SETS = 131072
-PACKETS, ROUNDS = 1_000_000, 9
+PACKETS, ROUNDS = 400_000, 21
 PER_SOURCE = {"key": "src", "rate": "10/h", "burst": "100000"}
 IN_TOTAL = {"key": "global", "rate": "100000000/s", "burst": "100000000"}
 BASE6 = 0x20010DB8 << 96

@@ -21,7 +21,7 @@ def run() -> Iterator[Row]:
     """At the default size of the table."""
     with loaded("bench", BUCKETS // WAYS, abi.MAX_NODES) as kernel:
         directory = kernel.dp.pin_dir
-        taken = {name: _memlock(directory / name) for name in pins.pinned(directory) - {pins.PROGRAM}}
+        taken = {name: pin_memlock(directory / name) for name in pins.pinned(directory) - {pins.PROGRAM}}
     yield row(
         "memory a bucket, key included", sum(taken[name] for name in PARTS) / BUCKETS, "bytes", BUCKET_BUDGET
     )
@@ -30,9 +30,13 @@ def run() -> Iterator[Row]:
         yield row(f"memory of the map {name}", taken[name] / 1e6, "MB")
 
 
-def _memlock(pin: Path) -> int:
-    """Bytes of the kernel's memory that the pinned map holds."""
+def memlock(fd: int) -> int:
+    """Bytes of the kernel's memory that the map holds."""
+    text = Path(f"/proc/self/fdinfo/{fd}").read_text()
+    return int(dict(line.split(":", 1) for line in text.splitlines())["memlock"])
+
+
+def pin_memlock(pin: Path) -> int:
+    """The same of a pinned map."""
     with bpf.opened(pin) as fd:
-        text = Path(f"/proc/self/fdinfo/{fd}").read_text()
-    fields = dict(line.split(":", 1) for line in text.splitlines())
-    return int(fields["memlock"])
+        return memlock(fd)
