@@ -19,7 +19,9 @@ RETRY_S = 1.0  # after a failure, as with a full disk
 
 
 async def keep(service: Service) -> None:
-    """Detach what is not confirmed in time, to the moment; remove what has expired, every SWEEP_S."""
+    """Detach what is not confirmed in time, to the moment; every SWEEP_S remove what has expired, and
+    try again what could not be done before.
+    """
     swept = time.monotonic()
     while True:
         service.core.changed.clear()
@@ -31,8 +33,7 @@ async def keep(service: Service) -> None:
                 await service.nics.expire()
             if time.monotonic() - swept >= SWEEP_S:
                 swept = time.monotonic()
-                await service.guards.sweep()
-                await service.core.in_turn(service.core.settle)
+                await service.sweep()
         except ValkyrieError as error:
             log.error("%s", error)  # noqa: TRY400 - no bug, so no traceback
             await asyncio.sleep(RETRY_S)

@@ -4,6 +4,9 @@
 A store of 64 bits into a bucket's word is atomic: a packet's compare-and-swap that it meets fails
 and is tried again. Between looking a bucket up and storing, the kernel may give its place to another
 key, which then starts full: a window of microseconds for one bucket.
+
+A bucket is made full by the time now, not by 0: a packet that is being refused by a later limit gives
+its cost back to the word, which below 0 would be a debt of centuries.
 """
 
 from collections.abc import Collection, Mapping
@@ -90,24 +93,25 @@ def _void_leases(dp: Dataplane, fingerprints: NDArray[np.uint64]) -> None:
     dp.leases["valid_until"][stale] = 0
 
 
-def reset(dp: Dataplane, uids: Collection[int], record: Record | None = None) -> int:
+def reset(dp: Dataplane, uids: Collection[int], now_ns: int, record: Record | None = None) -> int:
     """Make the buckets of the uids (of one key, if a record is given) full again; how many there were.
 
+    A full bucket is as good as none: its place is among the first that are taken. So this also is how
+    the buckets of limits that are no more are forgotten, and their uids can be used again.
     Works through the table in pieces, so that looking and storing lie close together.
     """
     done = 0
     for first in range(0, len(dp.buckets), PURGE_SETS):
         sets, ways = _places(dp, uids, record, first, first + PURGE_SETS)
-        dp.buckets["tat"][sets, ways] = 0
+        dp.buckets["tat"][sets, ways] = np.uint64(now_ns << abi.TIME_SHIFT)
         if len(sets):
             _void_leases(dp, dp.buckets["fingerprint"][sets, ways])
         done += len(sets)
     return done
 
 
-def purge(dp: Dataplane, uids: Collection[int]) -> int:
-    """Forget the buckets of limits that are no more, so that their uids can be used again.
-
-    A full bucket is as good as none: its place is the first that is taken.
-    """
-    return reset(dp, uids)
+def purge_others(dp: Dataplane, uids: Collection[int], now_ns: int) -> int:
+    """Make all buckets full that belong to other uids than these; bans made by limits stay."""
+    held = np.unique(dp.bucket_keys["key"]["uid"] & np.uint16(abi.UID_MASK))
+    others = set(held.tolist()) - set(uids) - {abi.UID_BAN}
+    return reset(dp, others, now_ns) if others else 0

@@ -89,7 +89,7 @@ class EventReader:
         """Readable when there are events: for a poll or an event loop."""
         return self._fd
 
-    def read(self, most: int = 1024) -> list[Event]:
+    def read(self, most: int = 256) -> list[Event]:
         """The events there are, at most so many; they are consumed."""
         found: list[Event] = []
         at, end = int(self._read_to[0]), int(self._written_to[0])
@@ -116,7 +116,9 @@ class EventReader:
                 found = self.read()
                 for event in found:
                     yield event
-                if not found:
+                if found:
+                    await asyncio.sleep(0)  # a ring that never runs dry must leave the loop to others
+                else:
                     ready.clear()
                     await ready.wait()
         finally:

@@ -39,9 +39,27 @@ def aside(pin_dir: Path, what: str) -> Path:
 
 
 def needed(pin_dir: Path, sizes: source.Sizes) -> bool:
-    """Whether what is pinned has another layout than a build of these sizes."""
+    """Whether what is pinned has another layout than a build of these sizes, or speaks another ABI.
+
+    Maps of another layout that no packet ever met, since a first start was cut off, are removed.
+    """
     recover(pin_dir)
-    return bool(layout.misfits(pin_dir, sizes))
+    found = _abi(pin_dir)
+    misfits = bool(layout.misfits(pin_dir, sizes))
+    if misfits and not found:
+        pins.remove(pin_dir)
+        return False
+    return misfits or found not in (0, layout.abi_version())
+
+
+def _abi(pin_dir: Path) -> int:
+    """The ABI of what is pinned; 0 if nothing is, or nothing that was ever made ready for packets."""
+    return _secrets(pin_dir)[0] if "control" in pins.pinned(pin_dir) else 0
+
+
+def unfinished(pin_dir: Path) -> bool:
+    """Whether a former program's pins wait for `finish`."""
+    return aside(pin_dir, "old").is_dir()
 
 
 def recover(pin_dir: Path) -> None:

@@ -33,6 +33,8 @@ from valkyrie.control.state.store import State, Transaction
 
 log = logging.getLogger(__name__)
 
+CLOCK_STEP_S = 1.0  # clocks apart by less are left to drift
+
 T = TypeVar("T")
 
 
@@ -49,6 +51,7 @@ class Core:
         self.serial = state.serial()
         self.changed = asyncio.Event()  # set after every change: timers look again
         self._cache = CompileCache()
+        self._boot = self._booted()  # as the ruleset in force has it
         self._closed = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="change")
 
@@ -121,9 +124,25 @@ class Core:
             # The packets obeyed the new ruleset for the moment that the commit took to fail.
             if published and before is not None:
                 self.engine.publish(before)
+                self._forget_new(old, new)
             raise
         self.serial += 1
-        self.world, self.compiled = new, compiled
+        self.world = new
+        self._is_in_force(compiled)
+
+    def _is_in_force(self, compiled: CompiledRuleset) -> None:
+        self.compiled = compiled
+        self._boot = self._booted()
+
+    def _forget_new(self, old: World, new: World) -> None:
+        """What limits that never came to be left in the kernel: their numbers will be given to others."""
+        before = old.allotment.slots.values()
+        uids = {slot.uid for slot in new.allotment.slots.values()} - {slot.uid for slot in before}
+        slots = {slot.slot for slot in new.allotment.slots.values()} - {slot.slot for slot in before}
+        if uids:
+            self.engine.purge(uids)
+        if slots:
+            self.engine.zero(slots)
 
     def compile(self, world: World, serial: int) -> CompiledRuleset:
         """The ruleset of `world`, not yet in force. Raises InvalidInput or Conflict when it does not fit."""
@@ -149,13 +168,28 @@ class Core:
         """Put the world in force for the first time in this process's life."""
         compiled = self.compile(self.world, self.serial)
         self.engine.start(compiled)
-        self.compiled = compiled
+        self._is_in_force(compiled)
 
     def publish_again(self) -> None:
         """Put the world in force as it is, when the settings were read again."""
         compiled = self.compile(self.world, self.serial)
         self.engine.publish(compiled)
-        self.compiled = compiled
+        self._is_in_force(compiled)
+
+    def follow_clock(self) -> None:
+        """Put expiries right after the wall clock was set, or stood apart from the kernel's in a suspend.
+
+        The kernel counts since boot. A clock that is set some seconds after a boot is the usual case.
+        """
+        apart = self._booted() - self._boot
+        if abs(apart) < CLOCK_STEP_S:
+            return
+        log.warning("the wall clock moved by %.1f s against the time since boot: expiries set anew", apart)
+        self.publish_again()
+
+    def _booted(self) -> float:
+        """The moment of boot in wall seconds, by the clocks as they are now."""
+        return self.clock.wall() - self.clock.mono_ns() / 1e9
 
     def settle(self) -> None:
         """Purge what deleted limits left, and give their numbers back. What fails is tried again later."""

@@ -48,7 +48,7 @@ class Engine(Protocol):
         """
 
     def finish(self) -> None:
-        """Let go of a former program, once every NIC has been given the new one."""
+        """Let go of a former program, if every NIC has been given the new one; else it stays known."""
 
     def publish(self, ruleset: CompiledRuleset) -> None:
         """Put the ruleset in force; what was in force stays whole if this raises."""

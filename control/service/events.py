@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
+from weakref import WeakSet
 
 from valkyrie.control.errors import Conflict
 from valkyrie.control.service.clock import Clock
@@ -47,7 +48,8 @@ class Hub:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._followers: set[Follower] = set()
+        # Weak: a reader who hung up before its stream began leaves nothing to be given back.
+        self._followers: WeakSet[Follower] = WeakSet()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
+from valkyrie.control import abi
 from valkyrie.control.config import Settings
 from valkyrie.control.dataplane import buckets as table
 from valkyrie.control.dataplane import build, explain, maps, migrate, stats
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WAYS = 8
-NODES = 262_144
 ETHERNET_BYTES, VLAN_BYTES = 14, 4
 
 
@@ -49,7 +48,7 @@ def _netlink() -> ModuleType:
 
 def sizes_of(buckets: int, cpus: int) -> Sizes:
     """What a build for a table of so many buckets is made of."""
-    return Sizes(buckets // WAYS, NODES, cpus)
+    return Sizes(buckets // abi.WAYS, abi.MAX_NODES, cpus)
 
 
 class KernelEngine:
@@ -72,8 +71,22 @@ class KernelEngine:
             self._outcome = build.ensure(self._pins, self._sizes, self._record)
             self._opened = Dataplane(self._pins)
             maps.initialise(self._opened, self._secret, *struct.unpack("=Q", self._random_bytes(8)))
+            if self._opened.serial > int(ruleset.header["serial"]):
+                self._forget_others(ruleset)
             self._opened.publish(ruleset)
         log.info("program %d %s", self._made.build.prog_id, self._made.how)
+
+    def _forget_others(self, ruleset: CompiledRuleset) -> None:
+        """The state is older than what is in force: lost, put back from a copy, or not written when the
+        daemon was killed. Its numbers will be given anew, and must not come with buckets and counters.
+        """
+        plane = self._plane
+        log.warning(
+            "ruleset %d is in force and the state knows %d: what the state does not know is forgotten",
+            plane.serial, int(ruleset.header["serial"]),
+        )  # fmt: skip
+        table.purge_others(plane, ruleset.limits["uid"].tolist(), time.monotonic_ns())
+        stats.zero(plane, set(range(abi.MAX_LIMITS)) - set(ruleset.limits["slot"].tolist()))
 
     def _migrate(self, ruleset: CompiledRuleset) -> None:
         """Another table size or ABI: the old program polices until each NIC has the new one."""
@@ -84,6 +97,12 @@ class KernelEngine:
         self._opened = Dataplane(self._pins)
 
     def finish(self) -> None:
+        if not migrate.unfinished(self._pins):
+            return
+        late = sorted(name for name, prog_id in self._ours().items() if prog_id != self.program_id())
+        if late:
+            log.warning("%s: still policed by the former program", ", ".join(late))
+            return
         migrate.finish(self._pins, time.monotonic_ns())
 
     @property
@@ -102,7 +121,7 @@ class KernelEngine:
 
     @property
     def capacity(self) -> int:
-        return self._sizes.sets * WAYS
+        return self._sizes.sets * abi.WAYS
 
     def program_id(self) -> int:
         return self._made.build.prog_id
@@ -115,7 +134,7 @@ class KernelEngine:
         self._plane.publish(ruleset)
 
     def purge(self, uids: Collection[int]) -> None:
-        table.purge(self._plane, uids)
+        table.reset(self._plane, uids, time.monotonic_ns())
 
     def zero(self, slots: Collection[int]) -> None:
         stats.zero(self._plane, slots)
@@ -168,6 +187,14 @@ class KernelEngine:
             if nic.program is not None and nic.program.ours
         }
 
+    def _ours(self) -> Mapping[str, int]:
+        """NICs that carry our program, of this or a former build, with its id."""
+        return {
+            nic.name: nic.program.id
+            for nic in _netlink().nics(self._pins)
+            if nic.program is not None and nic.program.ours
+        }
+
     def figures(self) -> Figures:
         return Figures(stats.limits(self._plane), stats.reasons(self._plane), stats.table(self._plane))
 
@@ -213,7 +240,7 @@ class KernelEngine:
     def reset(self, world: World, limit: str, key: str | None) -> int:
         uid = world.allotment.slots[limit].uid
         record = None if key is None else record_of(key, world.limits[limit].key_spec)
-        return table.reset(self._plane, [uid], record)
+        return table.reset(self._plane, [uid], time.monotonic_ns(), record)
 
     def explain(self, packet: str, world: World, order: Sequence[str]) -> dict[str, Any]:
         asked = parse_packet(packet)

@@ -13,6 +13,7 @@ from valkyrie.control.errors import NotFound
 from valkyrie.control.limits import Limit, Override
 from valkyrie.control.prefix import canonical_prefix
 from valkyrie.control.service.core import Core
+from valkyrie.control.service.engine import Figures
 from valkyrie.control.service.world import World, with_desired
 
 COUNTERS = ("matched", "passed", "dropped", "shadow_dropped", "matched_bytes", "dropped_bytes")
@@ -33,7 +34,7 @@ class Limits:
             return with_desired(world, limits=tuple(sorted((*rest, limit), key=lambda one: one.name)))
 
         world = await self._core.change(actor, "limit.set", name, fields, update)
-        return self._shown(world, limit)
+        return _shown(world, limit, self._core.engine.figures())
 
     async def delete(self, actor: Actor, name: str) -> dict[str, Any]:
         """Delete the limit with its overrides. Raises NotFound."""
@@ -54,11 +55,11 @@ class Limits:
         return {"deleted": name}
 
     def list(self) -> dict[str, Any]:
-        world = self._core.world
-        return {"limits": [self._shown(world, limit) for limit in world.desired.limits]}
+        world, figures = self._core.world, self._core.engine.figures()
+        return {"limits": [_shown(world, limit, figures) for limit in world.desired.limits]}
 
     def show(self, name: str) -> dict[str, Any]:
-        return self._shown(self._core.world, known(self._core.world, name))
+        return _shown(self._core.world, known(self._core.world, name), self._core.engine.figures())
 
     def overrides(self, name: str) -> dict[str, Any]:
         world = self._core.world
@@ -102,14 +103,14 @@ class Limits:
         await self._core.change(actor, "override.delete", name, {"prefix": wanted}, update)
         return {"deleted": wanted}
 
-    def _shown(self, world: World, limit: Limit) -> dict[str, Any]:
-        slot = world.allotment.slots[limit.name].slot
-        row = self._core.engine.figures().limits[slot]
-        return {
-            **limit.model_dump(),
-            "overrides": world.overrides_of[limit.name],
-            "counters": {name: int(row[name]) for name in COUNTERS},
-        }
+
+def _shown(world: World, limit: Limit, figures: Figures) -> dict[str, Any]:
+    row = figures.limits[world.allotment.slots[limit.name].slot]
+    return {
+        **limit.model_dump(),
+        "overrides": world.overrides_of[limit.name],
+        "counters": {name: int(row[name]) for name in COUNTERS},
+    }
 
 
 def known(world: World, name: str) -> Limit:

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 MAX_NAME = 15  # IFNAMSIZ less its final zero
 MAX_CONFIRM_S = 24 * 3600
+AWAY = "away"
 
 
 class Nics:
@@ -32,6 +33,8 @@ class Nics:
         self._core = core
         self._tell = tell
         self._failing: dict[str, str] = {}
+        # Of trials: the deadline, and what the clock since boot will show then.
+        self._ends: dict[str, tuple[float, float]] = {}
 
     async def attach(
         self, actor: Actor, name: str, *, mode: str, confirm: str | None, replacing: bool, protect: list[str]
@@ -96,32 +99,59 @@ class Nics:
         """In the thread of changes. Forgotten first: a daemon killed in between detaches it at start."""
         _known(self._core.world, name)
         self._core.make(actor, action, name, {}, lambda world: _restored(world, name, None))
+        self._failing.pop(name, None)
+        self._ends.pop(name, None)
         with contextlib.suppress(NotFound):  # it went away, and the program with it
             self._core.engine.detach(name)
 
     async def expire(self) -> list[str]:
-        """Detach what was not confirmed in time."""
+        """Detach what was not confirmed in time; those that were.
 
-        def work() -> list[str]:
-            now = self._core.clock.wall()
-            late = [name for name, nic in self._core.world.nics.items() if nic.remaining(now) == 0]
+        One that cannot be detached keeps no other from it: what failed first is raised at the end.
+        """
+
+        def work() -> tuple[list[str], list[ValkyrieError]]:
+            late = [name for name, nic in self._core.world.nics.items() if self._left(nic) == 0]
+            failed: list[ValkyrieError] = []
             for name in late:
-                # From the kernel first: a full disk must not keep anybody locked out.
-                with contextlib.suppress(NotFound):
-                    self._core.engine.detach(name)
-                self._detach(DAEMON, name, "detach.unconfirmed")
-            return late
+                try:
+                    # From the kernel first: a full disk must not keep anybody locked out.
+                    with contextlib.suppress(NotFound):
+                        self._core.engine.detach(name)
+                    self._detach(DAEMON, name, "detach.unconfirmed")
+                except ValkyrieError as error:
+                    failed.append(error)
+            return [name for name in late if name not in self._core.world.nics], failed
 
-        late = await self._core.in_turn(work)
-        for name in late:
+        done, failed = await self._core.in_turn(work)
+        for name in done:
             self.say("detach", f"{name}: not confirmed in time, so detached")
-        return late
+        if failed:
+            raise failed[0]
+        return done
 
     def next_deadline(self) -> float | None:
         """Seconds until the next trial ends."""
-        now = self._core.clock.wall()
-        left = [nic.remaining(now) for nic in self._core.world.nics.values()]
+        left = [self._left(nic) for nic in self._core.world.nics.values()]
         return min((seconds for seconds in left if seconds is not None), default=None)
+
+    def _left(self, nic: Nic) -> float | None:
+        """Seconds until it is detached; None: it stays. Setting the wall clock neither prolongs a trial
+        nor cuts it short: it is asked once, when this daemon first looks.
+        """
+        if nic.deadline is None:
+            return None
+        now = self._core.clock.mono_ns() / 1e9
+        deadline, end = self._ends.get(nic.name, (None, 0.0))
+        if deadline != nic.deadline:
+            end = now + (nic.remaining(self._core.clock.wall()) or 0.0)
+            self._ends[nic.name] = (nic.deadline, end)
+        return max(0.0, end - now)
+
+    @property
+    def troubled(self) -> bool:
+        """Whether a NIC is there and could not be given its program."""
+        return any(problem != AWAY for problem in self._failing.values())
 
     async def restore(self, *, strays: bool = False) -> list[str]:
         """Attach again what should be attached and is not. NICs that are away stay wanted.
@@ -144,15 +174,14 @@ class Nics:
 
     def _restore(self) -> list[str]:
         done: list[str] = []
-        now = self._core.clock.wall()
         for name, nic in self._core.world.nics.items():
-            if nic.remaining(now) == 0:
+            if self._left(nic) == 0:
                 continue
             try:
                 put_back = self._core.engine.adopt(name, slot=nic.slot, mode=nic.mode)
             except NotFound:
-                if self._failing.get(name) != "away":
-                    self._failing[name] = "away"
+                if self._failing.get(name) != AWAY:
+                    self._failing[name] = AWAY
                     done.append(f"{name}: not there; it will be attached when it comes")
                 continue
             except ValkyrieError as error:
@@ -177,7 +206,7 @@ class Nics:
             "mode": attached.get(name, ""),
             "wanted_mode": nic.mode,
             "protect": list(nic.protect),
-            "confirm_left_s": nic.remaining(self._core.clock.wall()),
+            "confirm_left_s": self._left(nic),
             "problem": self._failing.get(name, ""),
         }
 

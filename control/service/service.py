@@ -32,7 +32,7 @@ class Service:
         self.guards = Guards(self.core)
         self.nics = Nics(self.core, self.hub.tell)
         self.policy = Policy(self.core)
-        self.talkers = Talkers(clock.wall)
+        self.talkers = Talkers(lambda: clock.mono_ns() / 1e9)
         self.drops = Drops(self.core, self.hub, self.talkers)
         self.views = Views(self.core, self.nics, self.talkers)
 
@@ -43,6 +43,16 @@ class Service:
         await self.nics.expire()
         await self.nics.restore(strays=True)
         await self.core.in_turn(self.core.engine.finish)
+        await self.core.in_turn(self.core.settle)
+
+    async def sweep(self) -> None:
+        """What time asks for, some seconds apart: expiry, clocks that were set, what failed before."""
+        # NICs first: what follows writes, and a full disk must not keep a NIC unpoliced.
+        if self.nics.troubled:
+            await self.nics.restore()
+        await self.core.in_turn(self.core.engine.finish)
+        await self.core.in_turn(self.core.follow_clock)
+        await self.guards.sweep()
         await self.core.in_turn(self.core.settle)
 
     async def reload(self, settings: Settings) -> list[str]:

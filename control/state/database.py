@@ -144,8 +144,8 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 
 _DAMAGED = (
-    "what is enforced stays in force; move state.db, state.db-wal and state.db-shm away together, "
-    "start again and apply an exported document"
+    "what is enforced stays in force until valkyried starts with another state: put a copy of it back, or "
+    "move state.db, state.db-wal and state.db-shm away together, start, apply an exported document, attach"
 )
 
 

@@ -6,9 +6,10 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
+from valkyrie.control import abi
 from valkyrie.control.errors import Conflict
 
-NIC_SLOTS = 64  # slot 0 means: not one of ours
+NIC_SLOTS = abi.MAX_NICS
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,17 @@ class Nic:
     deadline: float | None = None
 
     def remaining(self, wall_now: float) -> float | None:
-        """Seconds until it is detached; None: it stays. A clock set back cannot prolong the trial."""
+        """Seconds until it is detached, by the wall clock and at most `confirm`; None: it stays.
+
+        For a daemon that has just started. One that runs counts by a clock that nobody sets.
+        """
         if self.deadline is None or self.confirm is None:
             return None
         return max(0.0, min(self.deadline - wall_now, self.confirm))
 
 
 def free_slot(nics: dict[str, Nic]) -> int:
-    """The lowest NIC slot that is free. Raises Conflict when 63 are attached."""
+    """The lowest NIC slot that is free; 0 means: not one of ours. Raises Conflict when 63 are attached."""
     taken = {nic.slot for nic in nics.values()}
     for slot in range(1, NIC_SLOTS):
         if slot not in taken:

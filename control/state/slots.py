@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from valkyrie.control import abi
 from valkyrie.control.errors import Conflict
 
-SLOTS = 256
-LAST_UID = 32766  # 32767 belongs to the bans that the kernel makes
+SLOTS = abi.MAX_LIMITS
+LAST_UID = abi.UID_BAN - 1
 
 
 @dataclass(frozen=True)

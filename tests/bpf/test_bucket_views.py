@@ -8,10 +8,10 @@ import pytest
 
 from support.bpf import Kernel
 from support.policy import limit, publish
-from valkyrie.control.dataplane import buckets, explain, packet
+from valkyrie.control.dataplane import bpf, buckets, explain, packet
 from valkyrie.control.dataplane.keyname import record_of
 from valkyrie.control.enums import Reason
-from valkyrie.control.errors import InvalidInput, NotFound
+from valkyrie.control.errors import DataplaneError, InvalidInput, NotFound
 from valkyrie.control.key import parse_key
 
 NOW = 10**15
@@ -94,8 +94,21 @@ def test_resetting_one_key_refills_it_alone(kernel: Kernel) -> None:
     uid = publish(kernel, [limit(key="src", rate="10/s", burst="50")]).uid
     send(kernel, "src 10.0.0.1", 9)
     send(kernel, "src 10.0.0.2", 9)
-    assert buckets.reset(kernel.dp, [uid], record_of("10.0.0.1", spec)) == 1
+    assert buckets.reset(kernel.dp, [uid], NOW, record_of("10.0.0.1", spec)) == 1
     assert [one.key for one in buckets.find(kernel.dp, {uid: spec}, NOW)] == ["10.0.0.2"]
+
+
+def test_a_cost_given_back_after_a_reset_leaves_a_full_bucket(kernel: Kernel) -> None:
+    """The packet was charged before the reset, and a later limit refused it after."""
+    published = publish(kernel, [limit(key="src", rate="10/s", burst="50")])
+    uid, cost = published.uid, int(published.compiled.limits[0]["plan"]["mult"])
+    send(kernel, "src 10.0.0.1")
+    buckets.reset(kernel.dp, [uid], NOW)
+    kernel.dp.buckets["tat"][kernel.dp.buckets["fingerprint"] != 0] -= np.uint64(cost)
+    assert buckets.find(kernel.dp, {uid: parse_key("src")}, NOW) == []
+    send(kernel, "src 10.0.0.1", 50)
+    counters = kernel.limit_counters(int(published.compiled.limits[0]["slot"]))
+    assert (counters["passed"], counters["dropped"]) == (51, 0)
 
 
 def test_purging_a_limit_leaves_the_others_buckets_alone(kernel: Kernel) -> None:
@@ -106,8 +119,12 @@ def test_purging_a_limit_leaves_the_others_buckets_alone(kernel: Kernel) -> None
     send(kernel, V4, 9)
     specs = {numbers["one"].uid: parse_key("src"), numbers["two"].uid: parse_key("dst")}
     assert {one.uid for one in buckets.find(kernel.dp, specs, NOW)} == set(specs)
-    assert buckets.purge(kernel.dp, [numbers["one"].uid]) == 1
+    assert buckets.purge_others(kernel.dp, [one.uid for one in numbers.values()], NOW) == 0
+    assert {one.uid for one in buckets.find(kernel.dp, specs, NOW)} == set(specs)
+    assert buckets.purge_others(kernel.dp, [numbers["two"].uid], NOW) == 1
     assert {one.uid for one in buckets.find(kernel.dp, specs, NOW)} == {numbers["two"].uid}
+    assert buckets.reset(kernel.dp, [numbers["two"].uid], NOW) == 1
+    assert buckets.find(kernel.dp, specs, NOW) == []
 
 
 def test_explaining_takes_no_tokens_and_tells_match_and_level(kernel: Kernel) -> None:
@@ -129,6 +146,27 @@ def test_explaining_takes_no_tokens_and_tells_match_and_level(kernel: Kernel) ->
         assert np.array_equal(before, kernel.dp.buckets)
         assert np.array_equal(counted, kernel.dp.limit_stats)
         send(kernel, V4, now=now)
+
+
+def test_an_explanation_without_an_answer_is_an_error_and_not_a_verdict(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a packet in between has taken the program's working memory."""
+    publish(kernel)
+    run, asked = bpf.test_run, []
+
+    def interrupted(prog_fd: int, data: bytes, *, ctx: bytes, ifindex: int) -> tuple[int, bytes, int]:
+        asked.append(data)
+        wrong = ctx if len(asked) > lost else bytes(8) + ctx[8:]
+        return run(prog_fd, data, ctx=wrong, ifindex=ifindex)
+
+    monkeypatch.setattr(bpf, "test_run", interrupted)
+    lost = 3
+    assert explain.run(kernel.dp, packet.parse(V4)).reason is Reason.NO_LIMIT
+    assert len(asked) == 4
+    lost = 10**6
+    with pytest.raises(DataplaneError, match="no answer"):
+        explain.run(kernel.dp, packet.parse(V4))
 
 
 def test_explaining_names_a_reason_that_no_limit_gives(kernel: Kernel) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Building, adopting, upgrading and migrating, by a small program over the real maps."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -268,6 +269,39 @@ def test_a_migration_carries_live_buckets_to_another_size(
     assert not migrate.aside(pin_dir, "old").exists()
 
 
+def test_a_table_of_another_abi_and_the_same_sizes_is_migrated(
+    main: Path, pin_dir: Path, tmp_path: Path
+) -> None:
+    build.run_loader(pin_dir, SIZES, main)
+    with Dataplane(pin_dir) as dp:
+        initialise(dp, (11, 22), 33)
+        assert not migrate.needed(pin_dir, SIZES)
+        dp.control["abi"] = abi.ABI_VERSION + 1
+    assert migrate.needed(pin_dir, SIZES)
+    migrate.begin(
+        pin_dir,
+        SIZES,
+        tmp_path / "build.json",
+        publish=lambda dp: dp.publish(ruleset(5)),
+        now_ns=time.monotonic_ns,
+        main=main,
+    )
+    assert migrate.unfinished(pin_dir)
+    migrate.finish(pin_dir, time.monotonic_ns())
+    assert not migrate.unfinished(pin_dir)
+    assert not migrate.needed(pin_dir, SIZES)
+    with Dataplane(pin_dir) as dp:
+        assert initialise(dp, (1, 2), 3) is False
+        assert dp.control["secret"][0].tolist() == [11, 22]
+
+
+def test_maps_that_no_packet_met_are_no_hindrance_to_another_size(main: Path, pin_dir: Path) -> None:
+    build.run_loader(pin_dir, SIZES, main)
+    (pin_dir / pins.PROGRAM).unlink()  # the loader was killed before the end
+    assert not migrate.needed(pin_dir, source.Sizes(256, SIZES.nodes, SIZES.cpus))
+    assert pins.pinned(pin_dir) == set()
+
+
 def test_a_failed_migration_leaves_everything_as_it_was(main: Path, pin_dir: Path, tmp_path: Path) -> None:
     build.run_loader(pin_dir, SIZES, main)
 
@@ -357,6 +391,23 @@ async def test_events_come_in_order_and_the_ring_wraps_without_loss(dp: Dataplan
         async for event in reader.events():
             assert (event.sport, event.reason, event.slot) == (77, Reason.BAN, None)
             break
+
+
+async def test_events_that_never_end_leave_the_loop_to_others(dp: Dataplane) -> None:
+    async def other() -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    with EventReader(dp.pin_dir) as reader:
+        reader.read(100_000)
+        bpf.test_run(dp.fd(pins.PROGRAM), FRAME)
+        task, seen = asyncio.ensure_future(other()), 0
+        async for _ in reader.events():
+            bpf.test_run(dp.fd(pins.PROGRAM), FRAME)
+            seen += 1
+            if task.done() or seen > 1000:
+                break
+        assert task.done()
 
 
 def test_counters_are_summed_over_cpus(dp: Dataplane) -> None:

@@ -79,6 +79,8 @@ class FakeEngine:
 
     def detach(self, nic: str) -> None:
         self._do("detach")
+        if f"detach {nic}" in self.fail:
+            raise self.fail[f"detach {nic}"]
         if nic not in self.links:
             raise NotFound(f"there is no NIC {nic}", "see `ip link`")
         self.links[nic] = ""

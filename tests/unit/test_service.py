@@ -30,9 +30,10 @@ class Time:
 
     def __init__(self) -> None:
         self.now = 1_000_000.0
+        self.set_by = 0.0  # what somebody moved the wall clock
 
     def clock(self) -> Clock:
-        return Clock(wall=lambda: self.now, mono_ns=lambda: int(self.now * 1e9))
+        return Clock(wall=lambda: self.now + self.set_by, mono_ns=lambda: int(self.now * 1e9))
 
 
 class Bench:
@@ -154,6 +155,29 @@ async def test_when_the_disk_is_full_the_old_ruleset_is_in_force_again(
     assert bench.stored().overrides == ()
     assert bench.service.limits.show("web")["overrides"] == 0
     assert len(bench.engine.in_force.plans) == len(bench.engine.published[0].plans)
+
+
+async def test_a_limit_that_was_in_force_and_not_committed_leaves_nothing_to_the_next(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.service.limits.put(ADMIN, "web", WEB)
+    connection = bench.service.core.state._database.connection
+    publish = bench.engine.publish
+
+    def publish_and_lose(ruleset: Any) -> None:
+        publish(ruleset)
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")  # so that the commit which follows fails
+
+    monkeypatch.setattr(bench.engine, "publish", publish_and_lose)
+    with pytest.raises(StateError):
+        await bench.service.limits.put(ADMIN, "dns", {"key": "src", "rate": "1/h", "burst": "100"})
+    monkeypatch.undo()
+    assert bench.engine.in_force.order == ["web"]
+    await bench.service.limits.put(ADMIN, "other", WEB)
+    given = bench.service.core.world.allotment.slots["other"]
+    assert bench.engine.purged == [given.uid]
+    assert bench.engine.zeroed == [given.slot]
 
 
 async def test_wrong_input_is_refused_whole(bench: Bench) -> None:
@@ -366,6 +390,60 @@ async def test_a_trial_ends_though_the_disk_is_full(bench: Bench) -> None:
     assert bench.engine.links["eth1"] == ""
 
 
+@pytest.mark.parametrize("moved", [-86400.0, 86400.0])
+async def test_setting_the_wall_clock_neither_prolongs_a_trial_nor_cuts_it_short(
+    bench: Bench, moved: float
+) -> None:
+    await attach(bench.service, "eth1", confirm="60s")
+    assert bench.service.nics.next_deadline() == 60
+    bench.time.set_by = moved
+    bench.time.now += 30
+    assert bench.service.nics.next_deadline() == 30
+    assert await bench.service.nics.expire() == []
+    bench.time.now += 30
+    assert await bench.service.nics.expire() == ["eth1"]
+
+
+async def test_a_trial_that_cannot_be_ended_keeps_no_other_from_ending(bench: Bench) -> None:
+    await attach(bench.service, "eth1", confirm="60s")
+    await attach(bench.service, "eth2", confirm="60s")
+    bench.time.now += 61
+    bench.engine.fail["detach eth1"] = refused()
+    with pytest.raises(DataplaneError):
+        await bench.service.nics.expire()
+    assert bench.engine.attached() == {"eth1": "native"}
+    bench.engine.fail.clear()
+    assert await bench.service.nics.expire() == ["eth1"]
+
+
+async def test_a_nic_that_could_not_be_attached_is_tried_again_by_itself(bench: Bench) -> None:
+    await attach(bench.service, "eth1")
+    bench.engine.links["eth1"] = ""
+    bench.engine.fail["attach"] = refused()
+    await bench.service.nics.restore()
+    assert bench.engine.attached() == {}
+    bench.engine.fail.clear()
+    await bench.service.sweep()
+    assert bench.engine.attached() == {"eth1": "native"}
+    (shown,) = await bench.service.nics.list()
+    assert shown["problem"] == ""
+
+
+@pytest.mark.parametrize("moved", [-3600.0, 300.0])
+async def test_a_ban_lasts_as_long_as_it_says_though_the_wall_clock_is_set(
+    bench: Bench, moved: float
+) -> None:
+    await bench.service.guards.put(ADMIN, "ban", "198.51.100.7", "10m", "")
+    until = bench.service.guards.list("ban")["ban"][0]["until"]
+    bench.time.set_by = moved
+    await bench.service.sweep()
+    left_ns = int(bench.engine.in_force.guards["ban_until"].max()) - int(bench.time.now * 1e9)
+    assert left_ns == pytest.approx((until - bench.time.now - moved) * 1e9)
+    published = len(bench.engine.published)
+    await bench.service.sweep()
+    assert len(bench.engine.published) == published
+
+
 @pytest.mark.parametrize("confirm", ["0.5s", "25h", "soon"])
 async def test_a_trial_of_a_wrong_length_is_refused(bench: Bench, confirm: str) -> None:
     with pytest.raises(InvalidInput):
@@ -450,7 +528,12 @@ async def test_followers_are_bounded() -> None:
     with pytest.raises(Conflict):
         hub.join()
     hub.leave(joined[0])
-    hub.join()
+    joined[0] = hub.join()
+    with pytest.raises(Conflict):
+        hub.join()
+    joined.clear()
+    for _ in range(65):
+        hub.join()  # a reader who hung up before the stream began holds no place
 
 
 def test_the_world_is_replaced_and_never_edited(tmp_path: Path) -> None:
