@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from support.booted import Booted
 from support.cleanroot import CHECKOUT, CleanRoot
 
 FILES = (
@@ -110,6 +111,34 @@ def test_what_is_installed_enforces_and_uninstalling_takes_it_off_the_nic(root: 
     assert re.search(r"\bweb\b.*1000/s", before)
     assert not re.search(r"eth0@.* xdp ", after)
     assert "valkyrie" not in after.splitlines()[-1]
+
+
+def test_systemd_keeps_it_running_and_a_boot_attaches_before_the_network(root: CleanRoot) -> None:
+    done = root.run("apt-get -qq -y install --no-install-recommends systemd-sysv dbus && ./appliance install")
+    assert done.returncode == 0, done.stdout + done.stderr
+    with Booted(root.path) as machine:
+        machine.told("ip", "link", "set", "eth0", "up")
+        machine.told("valkyrie-ctl", "attach", "eth0")
+        machine.told("systemctl", "reload", "valkyried")
+        first = machine.told("systemctl", "show", "-P", "MainPID", "valkyried")
+        machine.told("systemctl", "kill", "-s", "KILL", "valkyried")
+        machine.told(
+            "sh", "-c", "for _ in $(seq 100); do valkyrie-ctl status && exit; sleep 0.1; done; exit 1"
+        )
+        assert machine.told("systemctl", "show", "-P", "MainPID", "valkyried") != first
+        assert "adopted" in machine.told("journalctl", "-u", "valkyried", "-o", "cat")
+    with Booted(root.path) as machine:
+        assert re.search(r"eth0 +attached", machine.told("valkyrie-ctl", "status"))
+        assert re.search(r"eth0@.* xdp ", machine.told("ip", "-d", "link", "show", "eth0"))
+        ready, network = (
+            int(machine.told("systemctl", "show", "-P", "ActiveEnterTimestampMonotonic", unit))
+            for unit in ("valkyried.service", "network-pre.target")
+        )
+        assert 0 < ready <= network
+        done = machine.run("sh", "-c", "cd /src && ./appliance uninstall")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert not re.search(r"eth0@.* xdp ", machine.told("ip", "-d", "link", "show", "eth0"))
+        assert machine.run("systemctl", "is-enabled", "valkyried").returncode != 0
 
 
 def test_after_uninstalling_state_and_settings_stay_until_purged(root: CleanRoot) -> None:
