@@ -290,9 +290,11 @@ def test_the_capabilities_named_are_those_of_the_unit() -> None:
 
 
 def test_maps_named_are_all_maps() -> None:
-    declared = re.findall(r"PINNED_ARRAY\(.+?, (\w+), ", read("bpf/maps.h") + read("bpf/scratch.h"))
-    declared = [name for name in declared if name != "name"] + ["nics", "continuation", "events"]
-    assert sorted(names(rows(read("docs/architecture.md"), "## Maps"))) == sorted(declared)
+    arrays = r'^(?:PINNED_ARRAY\(|BPF_TABLE\("array", u32, )[\w ]+, (\w+), '
+    declared = re.findall(arrays, read("bpf/maps.h") + read("bpf/scratch.h"), re.MULTILINE)
+    assert sorted(names(rows(read("docs/architecture.md"), "## Maps"))) == sorted(
+        [*declared, "nics", "continuation", "events"]
+    )
 
 
 def test_no_page_names_a_file_of_the_machine_it_was_written_on() -> None:
