@@ -9,7 +9,8 @@
  * cpus * batch, which the control plane keeps below a hundredth of the burst.
  *
  * A CPU's leases lie in a table indexed by fingerprint. A good lease is never
- * pushed out: a second bucket that falls on its place goes without.
+ * pushed out, not even a spent one, to which a refused packet may have to give
+ * back: a second bucket that falls on its place goes without.
  * Packets of one CPU do not interrupt each other (softirq, or test run with
  * softirqs off), so a lease needs no lock; under PREEMPT_RT a preempted packet
  * may spend one packet's cost twice.
@@ -34,7 +35,7 @@ static __always_inline int buy(struct lease *l, u64 fingerprint, u64 *tat, const
                                u64 cost, u64 now) {
   int good = now < l->valid_until;
   int mine = l->fingerprint == fingerprint;
-  if (cost > plan->batch || (good && !mine && l->left))
+  if (cost > plan->batch || (good && !mine))
     return 0;
   u64 after;
   if (charge_tat(tat, now, plan->batch, plan->tau, &after) != TAKEN)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Working memory of one packet that does not fit BPF's stack of 512 bytes: a row
- * for each CPU, on which no packet interrupts another. Nobody else reads it.
+ * for each CPU, on which no packet interrupts another. Nobody else reads it, and it
+ * is not pinned: each build has its own, whatever its layout.
  */
 #ifndef VALKYRIE_SCRATCH_H
 #define VALKYRIE_SCRATCH_H
@@ -24,7 +25,7 @@ struct scratch {
   u16 matched[MAX_LIMITS];
 };
 
-PINNED_ARRAY(struct scratch, scratch, MAX_CPUS);
+BPF_TABLE("array", u32, struct scratch, scratch, MAX_CPUS);
 
 static __always_inline struct scratch *scratch_of(u32 cpu) {
   return scratch.lookup(&cpu);

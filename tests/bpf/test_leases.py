@@ -7,12 +7,14 @@ from fractions import Fraction
 from multiprocessing import get_context
 from random import Random
 
+import numpy as np
 import pytest
 
-from support.bpf import XDP_PASS, Kernel, on_cpu
-from support.policy import limit, publish
+from support.bpf import SECRET, XDP_PASS, Kernel, on_cpu
+from support.policy import FIRST_UID, limit, publish
 from support.reference.frames import ethernet, ipv4, udp
-from valkyrie.control.abi import Reason
+from support.reference.siphash import siphash_words
+from valkyrie.control.abi import LEASES, MAX_LIMITS, Reason
 
 START = 1_000_000_000_000
 SECOND = 1_000_000_000
@@ -112,6 +114,39 @@ def test_a_lease_left_idle_gives_no_tokens_once_the_bucket_has_refilled(kernel: 
         kernel.run(packet(1), START)
         later = START + 3600 * SECOND
         assert count_passed(kernel, [packet(1)] * 3000, later) == 1000
+
+
+def same_place() -> tuple[int, int]:
+    """Two of the first limits whose global buckets have one place for their leases."""
+    first_at: dict[int, int] = {}
+    for index in range(MAX_LIMITS - 1):
+        place = siphash_words(SECRET, [FIRST_UID + index]) >> 40 & (LEASES - 1)
+        if place in first_at:
+            return first_at[place], index
+        first_at[place] = index
+    raise AssertionError("no two global limits meet under this secret: take another one")
+
+
+def test_what_a_refused_packet_gives_back_never_ends_in_another_limits_lease(kernel: Kernel) -> None:
+    """The slow limit's lease is spent by the packet itself, and an hour of its time is much elsewhere."""
+    slow, fast = same_place()
+    limits = [limit(f"l{n:03}", match="proto icmp", rate="1/h", key="global") for n in range(fast + 1)]
+    limits[slow] = limit(f"l{slow:03}", rate="1/h", burst=str(128 * kernel.dp.sizes.cpus), key="global")
+    limits[fast] = limit(f"l{fast:03}", rate="1000000/s", burst="1000000", key="global")
+    limits.append(limit("z", rate="1/h", burst="1", key="global"))
+    published = publish(kernel, limits)
+    batch = int(published.compiled.limits[fast]["plan"]["batch"])
+    last = siphash_words(SECRET, [FIRST_UID + fast + 1])
+    with on_cpu(CPUS[0]):
+        kernel.run(packet(1), START)
+        kernel.dp.leases[:] = 0
+        assert last in kernel.buckets()
+        assert kernel.run(packet(1), START).reason is Reason.LIMIT
+    left = kernel.dp.leases["left"]
+    owner = kernel.dp.leases["fingerprint"]
+    cost = int(published.compiled.limits[slow]["plan"]["mult"])
+    assert left[owner == np.uint64(siphash_words(SECRET, [FIRST_UID + slow]))].tolist() == [cost]
+    assert left[owner == np.uint64(siphash_words(SECRET, [FIRST_UID + fast]))].sum() <= batch
 
 
 def test_two_cpus_that_make_one_bucket_at_once_end_with_one(kernel: Kernel) -> None:

@@ -19,6 +19,8 @@ from valkyrie.control.ruleset.plans import plan_row
 LOOPBACK = 1
 """The interface of every test run: ifindex 1."""
 NIC_SLOTS = {"eth0": 3, "eth1": 5}
+FIRST_UID = 100
+"""Of the limit that comes first by name; the others follow."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ def publish(
     """Put limits, or a whole policy, in force. Wall time is taken to have begun at boot."""
     desired = desired or Desired.of(limits)
     numbers = {
-        entry.name: SlotUid(slot=(7 + i) % MAX_LIMITS, uid=100 + i) for i, entry in enumerate(desired.limits)
+        entry.name: SlotUid(slot=(7 + i) % MAX_LIMITS, uid=FIRST_UID + i)
+        for i, entry in enumerate(desired.limits)
     }
     compiled = compile_ruleset(
         desired,

@@ -122,7 +122,7 @@ class Table:
         """A batch for the lease; a good lease of another bucket is never pushed out."""
         lease = self.lease(fingerprint)
         good, mine = now < lease.valid_until, lease.fingerprint == fingerprint
-        if cost > plan.batch or (good and not mine and lease.left):
+        if cost > plan.batch or (good and not mine):
             return False
         if not charge(bucket, now, plan.batch, plan.tau):
             return False
