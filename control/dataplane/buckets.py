@@ -110,6 +110,17 @@ def reset(dp: Dataplane, uids: Collection[int], now_ns: int, record: Record | No
     return done
 
 
+def cap(dp: Dataplane, uid: int, now_ns: int, tau: int) -> int:
+    """Let no bucket of the uid be further from full than `tau`, the deepest that its plans know now; how
+    many were. Such a bucket refuses every packet, and so nothing else writes its word.
+    """
+    sets, ways = _places(dp, [uid], None)
+    most = np.uint64((now_ns << abi.TIME_SHIFT) + tau)
+    deep = dp.buckets["tat"][sets, ways] > most
+    dp.buckets["tat"][sets[deep], ways[deep]] = most
+    return int(np.count_nonzero(deep))
+
+
 def purge_others(dp: Dataplane, uids: Collection[int], now_ns: int) -> int:
     """Make all buckets full that belong to other uids than these; bans made by limits stay."""
     held = np.unique(dp.bucket_keys["key"]["uid"] & np.uint16(abi.UID_MASK))

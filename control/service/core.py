@@ -27,7 +27,7 @@ from valkyrie.control.ruleset.compile import (
 from valkyrie.control.service.clock import Clock
 from valkyrie.control.service.engine import Engine
 from valkyrie.control.service.world import World
-from valkyrie.control.state.policy import change_between
+from valkyrie.control.state.policy import PolicyChange, change_between
 from valkyrie.control.state.slots import allot, settled
 from valkyrie.control.state.store import State, Transaction
 
@@ -106,10 +106,11 @@ class Core:
     def _put_in_force(self, new: World, write: Callable[[Transaction], None]) -> None:
         old, before = self.world, self.compiled
         compiled = self.compile(new, self.serial + 1)
+        change = change_between(old.desired, new.desired)
         published = False
         try:
             with self.state.transaction() as transaction:
-                transaction.policy(change_between(old.desired, new.desired))
+                transaction.policy(change)
                 transaction.allotment(old.allotment, new.allotment)
                 for name in old.nics.keys() - new.nics.keys():
                     transaction.drop_nic(name)
@@ -129,6 +130,19 @@ class Core:
         self.serial += 1
         self.world = new
         self._is_in_force(compiled)
+        self._forgive(old, new, change)
+
+    def _forgive(self, old: World, new: World, change: PolicyChange) -> None:
+        """Nobody waits longer than the plans in force let him: a debt of hours under a limit that was
+        too low by mistake ends with the mistake.
+        """
+        touched = {limit.name for limit in change.put_limits}
+        touched |= {entry.limit for entry in change.put_overrides}
+        touched |= {name for name, _ in change.drop_overrides if name in new.limits}
+        for name in sorted(touched & old.limits.keys()):
+            slot = new.allotment.slots[name]
+            if slot == old.allotment.slots[name] and new.deepest(name) < old.deepest(name):
+                self.engine.cap(slot.uid, new.deepest(name))
 
     def _is_in_force(self, compiled: CompiledRuleset) -> None:
         self.compiled = compiled

@@ -56,6 +56,9 @@ class Engine(Protocol):
     def purge(self, uids: Collection[int]) -> None:
         """Forget the buckets and leases of these uids."""
 
+    def cap(self, uid: int, tau: int) -> None:
+        """Let no bucket of the uid be further from full than `tau` time units."""
+
     def zero(self, slots: Collection[int]) -> None:
         """Set the counters of these slots to zero."""
 

@@ -136,6 +136,9 @@ class KernelEngine:
     def purge(self, uids: Collection[int]) -> None:
         table.reset(self._plane, uids, time.monotonic_ns())
 
+    def cap(self, uid: int, tau: int) -> None:
+        table.cap(self._plane, uid, time.monotonic_ns(), tau)
+
     def zero(self, slots: Collection[int]) -> None:
         stats.zero(self._plane, slots)
 

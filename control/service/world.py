@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from valkyrie.control.limits import Desired, Limit, Override
+from valkyrie.control.limits import MEASURES, Desired, Limit, Override
 from valkyrie.control.state.nics import Nic
 from valkyrie.control.state.slots import Allotment
 
@@ -42,6 +42,13 @@ class World:
             if self.overrides_of[name]
             else []
         )
+
+    def deepest(self, name: str) -> int:
+        """The largest capacity, in time units, that the plans of a limit give a bucket."""
+        limit = self.limits[name]
+        one_of_each = {(entry.rate, entry.burst): entry for entry in self.overrides_for(name)}
+        costs = [entry.cost(MEASURES[limit.measure]) for entry in one_of_each.values()]
+        return max(cost.tau for cost in [limit.cost, *costs])
 
     def but(self, **parts: Any) -> World:
         """The world with other parts. What was counted of 100,000 overrides is not counted again."""

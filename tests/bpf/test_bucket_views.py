@@ -111,6 +111,20 @@ def test_a_cost_given_back_after_a_reset_leaves_a_full_bucket(kernel: Kernel) ->
     assert (counters["passed"], counters["dropped"]) == (51, 0)
 
 
+def test_a_debt_deeper_than_the_new_plan_is_cut_and_others_are_not(kernel: Kernel) -> None:
+    uid = publish(kernel, [limit(key="src", rate="1/h", burst="50")]).uid
+    send(kernel, "src 10.0.0.1", 50)
+    tau = int(publish(kernel, [limit(key="src", rate="10/s", burst="50")]).compiled.limits[0]["plan"]["tau"])
+    send(kernel, "src 10.0.0.2", 9)
+    assert buckets.cap(kernel.dp, uid, NOW, tau) == 1
+    levels = {one.key: one.level for one in buckets.find(kernel.dp, {uid: parse_key("src")}, NOW)}
+    assert levels == {"10.0.0.1": tau, "10.0.0.2": 9 * tau // 50}
+    later = NOW + SECOND // 10
+    frame = packet.build(packet.parse("src 10.0.0.1"))
+    assert kernel.run(frame, NOW).reason is Reason.LIMIT
+    assert kernel.run(frame, later).reason is Reason.CONFORMS
+
+
 def test_purging_a_limit_leaves_the_others_buckets_alone(kernel: Kernel) -> None:
     numbers = publish(
         kernel,

@@ -26,6 +26,7 @@ class FakeEngine:
         self.published: list[CompiledRuleset] = []
         self.purged: list[int] = []
         self.zeroed: list[int] = []
+        self.capped: list[tuple[int, int]] = []
         self.slots: dict[str, int] = {}
         self.fail: dict[str, Exception] = {}
         self.counters = np.zeros(abi.MAX_LIMITS, abi.LIMIT_STATS)
@@ -56,6 +57,10 @@ class FakeEngine:
     def purge(self, uids: Collection[int]) -> None:
         self._do("purge")
         self.purged += uids
+
+    def cap(self, uid: int, tau: int) -> None:
+        self._do("cap")
+        self.capped.append((uid, tau))
 
     def zero(self, slots: Collection[int]) -> None:
         self._do("zero")

@@ -95,6 +95,22 @@ async def test_a_changed_rate_keeps_slot_and_buckets(bench: Bench) -> None:
     assert bench.engine.purged == []
 
 
+async def test_debts_are_cut_to_what_the_plans_in_force_let_a_sender_wait(bench: Bench) -> None:
+    """Units are 1/64 ns: 2000 at 1000/s are two seconds."""
+    second = 64 * 10**9
+    await bench.service.limits.put(ADMIN, "web", {**WEB, "rate": "1000/h"})
+    uid = bench.service.core.world.allotment.slots["web"].uid
+    await bench.service.limits.put(ADMIN, "web", WEB)
+    assert bench.engine.capped == [(uid, 2 * second)]
+    await bench.service.limits.put_overrides(
+        ADMIN, "web", [{"prefix": "10.0.0.1", "rate": "1/s", "burst": "9"}]
+    )
+    await bench.service.limits.put(ADMIN, "web", {**WEB, "rate": "2000/s"})
+    assert len(bench.engine.capped) == 1
+    await bench.service.limits.delete_override(ADMIN, "web", "10.0.0.1")
+    assert bench.engine.capped[1:] == [(uid, second)]
+
+
 async def test_another_key_purges_the_old_buckets(bench: Bench) -> None:
     await bench.service.limits.put(ADMIN, "web", WEB)
     before = bench.service.core.world.allotment.slots["web"]
