@@ -186,7 +186,7 @@ def test_a_damaged_record_only_costs_a_build(damage: str, main: Path, pin_dir: P
         ),
         (
             "int police(struct xdp_md *ctx) {\n  int a;\n  absent();\n  return 2;\n}\n",
-            r"line 11: implicit decl",
+            r"line 11: .*implicit (function )?decl",
         ),
         (
             "int police(struct xdp_md *ctx) {\n  u8 *p = (void *)(long)ctx->data;\n\n  return p[3];\n}\n",
