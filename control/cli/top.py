@@ -25,7 +25,8 @@ LIMITS = (
     Column("PASSED/S", right=True),
     Column("DROPPED/S", right=True),
 )
-TALKERS = (Column("TALKER"), Column("LIMIT"), Column("DROPPED", right=True))
+# Of talkers the daemon has samples: their counts are estimates.
+TALKERS = (Column("TALKER"), Column("LIMIT"), Column("~DROPPED", right=True))
 
 
 def limit_row(limit: dict[str, Any]) -> list[str]:
@@ -52,7 +53,9 @@ def lines(answer: dict[str, Any], clock: str) -> list[Line]:
         f"{clock}  {name}  matched {matched}/s  passed {passed}/s  dropped {dropped}/s"
         for name, _, matched, passed, dropped in map(limit_row, answer["limits"])
     ]
-    texts += [f"{clock}  {one['limit']}  {one['key']}  dropped {one['dropped']}" for one in answer["talkers"]]
+    texts += [
+        f"{clock}  {one['limit']}  {one['key']}  dropped ~{one['dropped']}" for one in answer["talkers"]
+    ]
     return [Line(text) for text in texts or [f"{clock}  no limits"]]
 
 
