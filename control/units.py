@@ -177,12 +177,18 @@ def _unit_hint(unit: str) -> str:
     return f"did you mean {near[0]}?" if near else f"units are k, M, G (packets), {', '.join(known)}"
 
 
+_MEASURED = {
+    True: ("bytes", "ip or frame", "one in packets is written 1000/s"),
+    False: ("packets", "packets", "one in bytes is written 50mbit/s"),
+}
+
+
 def _settle_measure(text: str, in_bytes: bool, measure: Measure | None) -> Measure:
     if measure is None:
         return Measure.IP_BYTES if in_bytes else Measure.PACKETS
     if in_bytes != (measure is not Measure.PACKETS):
-        unit, right = ("bytes", "ip or frame") if in_bytes else ("packets", "packets")
-        raise InvalidInput(f"rate {text!r} counts {unit}", f"its measure is {right}", text)
+        unit, right, other = _MEASURED[in_bytes]
+        raise InvalidInput(f"rate {text!r} counts {unit}", f"its measure is {right}; {other}", text)
     return measure
 
 

@@ -19,13 +19,15 @@ from valkyrie.control.service.service import Service
 
 
 def make_app(service: Service, access: Access) -> Starlette:
-    return Starlette(
+    app = Starlette(
         routes=[
             StarletteRoute(route.path, _endpoint(route, service, access), methods=[route.method])
             for route in ROUTES
         ],
         exception_handlers={HTTPException: _refused},
     )
+    app.router.redirect_slashes = False  # a client that does not follow would take the 307 for success
+    return app
 
 
 def _endpoint(route: Route, service: Service, access: Access) -> Callable[[Request], Awaitable[Response]]:

@@ -3,13 +3,13 @@
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import click
 
 from valkyrie.control.cli.limits import known_limit
 from valkyrie.control.cli.options import LIMIT, examples, prints, with_client
 from valkyrie.control.cli.output import Block, Column, Line, Output, Table
+from valkyrie.control.cli.segment import segment
 
 if TYPE_CHECKING:
     from valkyrie.control.cli.client import Client
@@ -81,7 +81,7 @@ def list_buckets(
 def show(client: "Client", *, limit: str, key: str | None, out: Output) -> None:
     """The bucket of KEY under LIMIT; a limit with the key global needs no KEY."""
     with known_limit(client, limit):
-        answer = client.get(f"/v1/buckets/{quote(limit, safe='')}", key=key)
+        answer = client.get(f"/v1/buckets/{segment(limit)}", key=key)
 
     def view() -> list[Block]:
         return [table([answer], "")]

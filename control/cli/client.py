@@ -6,7 +6,7 @@ import json
 import socket
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from valkyrie.control.errors import InvalidInput, PermissionRefused, Unavailable, ValkyrieError
 
@@ -28,11 +28,6 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self.path)
-
-
-def segment(word: str) -> str:
-    """One word as one segment of a path; a slash in it stays part of the word."""
-    return quote(word, safe="")
 
 
 def error_classes() -> dict[str, type[ValkyrieError]]:

@@ -3,11 +3,13 @@
 
 import json
 import re
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, TextIO
 
 from valkyrie.control.errors import InvalidInput
 
 MAX_DOCUMENT = 64 * 1024 * 1024
+MAX_VALUES = 4_000_000  # a YAML file of some lines can name itself into more than memory holds
 MAX_NUMBERED = 1024 * 1024  # longer texts take the slow reader too long to find a line
 TEXT_FIELDS = frozenset({"name", "match", "key", "burst"})
 
@@ -16,23 +18,43 @@ def load(text: str, name: str) -> dict[str, Any]:
     """The document that a file holds; raises InvalidInput naming file, line and column."""
     if len(text) > MAX_DOCUMENT:
         raise InvalidInput(f"{name} is longer than {MAX_DOCUMENT} characters")
-    document = load_json(text, name) if text.lstrip().startswith("{") else load_yaml(text, name)
+    try:
+        document = load_json(text, name) if text.lstrip().startswith("{") else load_yaml(text, name)
+        document = texts(document, iter(range(MAX_VALUES)))
+    except RecursionError:
+        raise InvalidInput("nested too deeply", "a policy is nested five levels deep", where=name) from None
+    except StopIteration:
+        raise InvalidInput(f"holds more than {MAX_VALUES} values", "use fewer aliases", where=name) from None
     if not isinstance(document, dict):
         raise InvalidInput(
             f"{name} holds no mapping",
             "it begins with one of: limits, exempt, ban; `valkyrie-ctl limits export` shows the form",
         )
-    return {name: texts(value) for name, value in document.items()}
+    return document
 
 
-def texts(node: Any) -> Any:
-    """The same with numbers turned into text where the API wants text: people write burst: 2000."""
+def read(file: TextIO) -> str:
+    """The text of a file. Raises InvalidInput when it is none."""
+    try:
+        return file.read()
+    except UnicodeDecodeError as error:
+        raise InvalidInput(
+            f"not UTF-8 text: {error.reason} at byte {error.start}", where=file.name
+        ) from error
+
+
+def texts(node: Any, room: Iterator[int]) -> Any:
+    """The same with numbers turned into text where the API wants text: people write burst: 2000.
+
+    Raises StopIteration when `room` is used up, one for each value.
+    """
+    next(room)
     if isinstance(node, dict):
         return {
-            name: str(value) if name in TEXT_FIELDS and type(value) is int else texts(value)
+            name: str(value) if name in TEXT_FIELDS and type(value) is int else texts(value, room)
             for name, value in node.items()
         }
-    return [texts(value) for value in node] if isinstance(node, list) else node
+    return [texts(value, room) for value in node] if isinstance(node, list) else node
 
 
 def load_json(text: str, name: str) -> Any:
@@ -77,7 +99,7 @@ def line_of(text: str, field: str) -> int | None:
         return None
     try:
         node: Any = YAML(typ="rt").load(text)
-    except (YAMLError, ValueError):
+    except (YAMLError, ValueError, RecursionError):
         return None
     line: int | None = None
     for step in steps_of(field):

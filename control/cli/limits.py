@@ -4,13 +4,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import click
 
 from valkyrie.control.cli.group import Commands
 from valkyrie.control.cli.options import DURATION, KEY, LIMIT, RATE, examples, prints, with_client
 from valkyrie.control.cli.output import Block, Column, Facts, Line, Output, Table
+from valkyrie.control.cli.segment import segment
 from valkyrie.control.cli.suggest import did_you_mean
 from valkyrie.control.errors import NotFound
 
@@ -43,7 +43,7 @@ COLUMNS = (
 
 
 def path_of(name: str, verb: str = "") -> str:
-    return f"/v1/limits/{quote(name, safe='')}{verb}"
+    return f"/v1/limits/{segment(name)}{verb}"
 
 
 @contextmanager

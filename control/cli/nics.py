@@ -3,20 +3,20 @@
 
 import os
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import click
 
 from valkyrie.control.cli.options import DURATION, NIC, examples, prints, with_client
 from valkyrie.control.cli.output import Block, Line, Output
 from valkyrie.control.cli.protect import ssh_client
+from valkyrie.control.cli.segment import segment
 
 if TYPE_CHECKING:
     from valkyrie.control.cli.client import Client
 
 
 def path_of(nic: str, verb: str = "") -> str:
-    return f"/v1/nics/{quote(nic, safe='')}{verb}"
+    return f"/v1/nics/{segment(nic)}{verb}"
 
 
 def protected(given: tuple[str, ...], session: str | None) -> list[str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from valkyrie.control.cli.document import read
 from valkyrie.control.cli.limits import known_limit, path_of
 from valkyrie.control.cli.options import LIMIT, RATE, ListedPrefix, examples, prints, with_client
 from valkyrie.control.cli.output import Column, Line, Output, Table
@@ -55,7 +56,7 @@ def in_file(error: InvalidInput, name: str, numbers: list[int]) -> InvalidInput:
 
 def put_file(client: "Client", limit: str, file: TextIO) -> int:
     """Sends a file's overrides in one request, all or nothing; returns how many."""
-    overrides, numbers = parse_lines(file.read(), file.name)
+    overrides, numbers = parse_lines(read(file), file.name)
     if not overrides:
         raise InvalidInput(f"{file.name} has no overrides", "write PREFIX RATE [BURST] on each line")
     try:
@@ -93,7 +94,10 @@ def check_use(
 @click.option("--burst", metavar="SIZE", help="Without it, one second's worth.")
 @click.option("--delete", is_flag=True, help="Remove the override of PREFIX.")
 @click.option(
-    "--file", type=click.File("r"), metavar="FILE", help="Lines of PREFIX RATE [BURST]; - is standard input."
+    "--file",
+    type=click.File("r", encoding="utf-8"),
+    metavar="FILE",
+    help="Lines of PREFIX RATE [BURST]; - is standard input.",
 )
 @prints
 @with_client

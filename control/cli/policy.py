@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from valkyrie.control.cli.document import in_file, load
+from valkyrie.control.cli.document import in_file, load, read
 from valkyrie.control.cli.options import prints, with_client
 from valkyrie.control.cli.output import Block, Line, Output
 from valkyrie.control.errors import InvalidInput
@@ -59,12 +59,7 @@ def apply(client: "Client", *, file: TextIO, dry_run: bool, out: Output) -> None
 
     All or nothing: what FILE does not name is removed, and when a word of it is wrong nothing changes.
     """
-    try:
-        text = file.read()
-    except UnicodeDecodeError as error:
-        raise InvalidInput(
-            f"not UTF-8 text: {error.reason} at byte {error.start}", where=file.name
-        ) from error
+    text = read(file)
     document = load(text, file.name)
     try:
         answer = client.post("/v1/apply", {"document": document, "dry_run": dry_run})

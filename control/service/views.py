@@ -13,7 +13,7 @@ import numpy as np
 
 from valkyrie.control.audit import Actor
 from valkyrie.control.enums import Reason
-from valkyrie.control.errors import NotFound
+from valkyrie.control.errors import InvalidInput, NotFound
 from valkyrie.control.service.core import Core
 from valkyrie.control.service.limits import known
 from valkyrie.control.service.nics import Nics
@@ -122,6 +122,13 @@ class Views:
 
     async def bucket(self, limit: str, key: str | None) -> dict[str, Any]:
         """One bucket. Raises NotFound when the key has none, which means that it has all its tokens."""
+        entry = known(self._core.world, limit)
+        if key is None and entry.key != "global":
+            raise InvalidInput(
+                f"limit {limit} has a bucket for each {entry.key}: which one?",
+                f"give a key as `valkyrie-ctl buckets list {limit}` shows it",
+                "key",
+            )
         found = (await self.buckets(limit, key, live=False, count=1))["buckets"]
         if not found:
             raise NotFound(

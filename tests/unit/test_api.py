@@ -106,6 +106,14 @@ async def test_overrides_are_added_listed_and_deleted(api: Api) -> None:
     assert (await api.call("GET", "/v1/limits/web"))[1]["overrides"] == 1
 
 
+async def test_a_bucket_without_its_key_is_asked_for(api: Api) -> None:
+    await api.call("PUT", "/v1/limits/web", WEB)
+    status, answer = await api.call("GET", "/v1/buckets/web")
+    assert (status, answer["error"]["where"]) == (400, "key")
+    await api.call("PUT", "/v1/limits/all", {"key": "global", "rate": "5/s"})
+    assert (await api.call("GET", "/v1/buckets/all"))[0] == 404
+
+
 @pytest.mark.parametrize(
     ("method", "target", "body", "where"),
     [
@@ -150,6 +158,7 @@ async def test_a_body_over_the_bound_is_refused(api: Api) -> None:
 
 async def test_paths_and_methods_that_are_not_there_are_named(api: Api) -> None:
     assert (await api.call("GET", "/v1/limit"))[0] == 404
+    assert (await api.call("PUT", "/v1/limits/", {}))[0] == 404
     status, answer = await api.call("PATCH", "/v1/limits")
     assert status == 405
     assert "PATCH" in answer["error"]["what"]

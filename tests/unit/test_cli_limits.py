@@ -143,12 +143,6 @@ def test_delete_deletes(ctl: Ctl) -> None:
     assert ctl.api.limits == {}
 
 
-def test_a_name_cannot_become_another_path(ctl: Ctl) -> None:
-    result = ctl("limits", "delete", "../status?x=1")
-    assert result.exit_code == 3
-    assert ctl.api.requests[0].path == "/v1/limits/..%2Fstatus%3Fx%3D1"
-
-
 def test_explain_shows_what_each_limit_would_say(ctl: Ctl) -> None:
     full = {"tokens_left": 9, "burst": 9, "retry_after_ns": 0}
     empty = {"tokens_left": 0, "burst": 10, "retry_after_ns": 1_500_000_000}
@@ -165,3 +159,16 @@ def test_explain_shows_what_each_limit_would_say(ctl: Ctl) -> None:
     assert lines[0] == "drop: limit"
     assert lines[-2].split() == ["a", "drop", "no"]
     assert lines[-1].split() == ["b", "shadow", "yes", "no", "0", "10", "1s500ms"]
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../status?x=1", "a/b"])
+def test_a_name_that_is_no_part_of_a_path_is_refused_before_it_is_sent(ctl: Ctl, name: str) -> None:
+    result = ctl("limits", "set", name, "--key", "src", "--rate", "1/s")
+    assert result.exit_code == 2, result.output
+    assert f"{name!r} is no name" in result.output
+    assert not ctl.api.requests
+
+
+def test_a_name_cannot_become_a_query(ctl: Ctl) -> None:
+    assert ctl("limits", "delete", "web?x=1").exit_code == 3
+    assert ctl.api.requests[0].path == "/v1/limits/web%3Fx%3D1"

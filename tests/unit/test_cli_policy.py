@@ -119,3 +119,33 @@ def test_export_can_be_applied_again(ctl: Ctl) -> None:
     ctl.good("limits", "apply", "-f", "-", stdin=text)
     assert ctl.sent().body["document"] == document
     assert document["limits"][0]["burst"] == "2000"
+
+
+BOMB = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"limits": ' + "[" * 100_000, "nested too deeply"),
+        ("limits: &a [*a]", "nested too deeply"),
+        (BOMB, "holds more than 4000000 values"),
+    ],
+    ids=["yaml", "json", "itself", "aliases"],
+)
+def test_a_policy_that_would_not_end_is_refused(ctl: Ctl, text: str, said: str) -> None:
+    result = ctl("limits", "apply", "-f", "-", stdin=text)
+    assert result.exit_code == 2, result.output
+    assert said in result.output
+    assert not ctl.api.requests
+
+
+@pytest.mark.parametrize("command", [("limits", "apply", "-f"), ("limits", "override", "web", "--file")])
+def test_a_file_that_is_no_text_is_refused(ctl: Ctl, tmp_path: Path, command: tuple[str, ...]) -> None:
+    (tmp_path / "noise").write_bytes(b"\xd1\xff\0")
+    result = ctl(*command, str(tmp_path / "noise"))
+    assert result.exit_code == 2, result.output
+    assert "not UTF-8 text" in result.output
