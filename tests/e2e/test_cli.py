@@ -2,8 +2,8 @@
 """valkyrie-ctl with the real daemon, in a network namespace with a veth NIC and real packets."""
 
 import json
-import re
 import os
+import re
 import select
 import signal
 import socket
