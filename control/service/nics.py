@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from valkyrie.control.audit import DAEMON, Actor
-from valkyrie.control.errors import InvalidInput, NotFound, ValkyrieError
+from valkyrie.control.errors import InvalidInput, NotFound, StateError, ValkyrieError
 from valkyrie.control.prefix import canonical_prefix
 from valkyrie.control.service.core import Core
 from valkyrie.control.service.engine import Attached
@@ -33,6 +33,8 @@ class Nics:
         self._core = core
         self._tell = tell
         self._failing: dict[str, str] = {}
+        # Detached, though the state could not be told.
+        self._off: set[str] = set()
         # Of trials: the deadline, and what the clock since boot will show then.
         self._ends: dict[str, tuple[float, float]] = {}
 
@@ -60,6 +62,7 @@ class Nics:
             # The row comes first: a daemon killed in between finishes what it finds, trial included,
             # and no packet meets the program before the protected addresses are in its ruleset.
             world = self._core.make(actor, "attach", name, detail, update)
+            self._off.discard(name)
             try:
                 return self._core.engine.attach(
                     name, slot=world.nics[name].slot, mode=mode, replace=replacing
@@ -96,9 +99,22 @@ class Nics:
         return {"nic": name, "attached": False}
 
     def _detach(self, actor: Actor, name: str, action: str) -> None:
-        """In the thread of changes. Forgotten first: a daemon killed in between detaches it at start."""
+        """In the thread of changes. Forgotten first: a daemon killed in between detaches it at start.
+
+        A full disk does not keep the program on: it is taken off, and StateError says what is not written.
+        """
         _known(self._core.world, name)
-        self._core.make(actor, action, name, {}, lambda world: _restored(world, name, None))
+        try:
+            self._core.make(actor, action, name, {}, lambda world: _restored(world, name, None))
+        except StateError as error:
+            self._off.add(name)
+            with contextlib.suppress(NotFound):
+                self._core.engine.detach(name)
+            raise StateError(
+                f"{name} is detached, but that could not be written: {error.what}",
+                f"a restarted daemon attaches it again, so mend this and detach once more: {error.hint}",
+            ) from error
+        self._off.discard(name)
         self._failing.pop(name, None)
         self._ends.pop(name, None)
         with contextlib.suppress(NotFound):  # it went away, and the program with it
@@ -175,7 +191,7 @@ class Nics:
     def _restore(self) -> list[str]:
         done: list[str] = []
         for name, nic in self._core.world.nics.items():
-            if self._left(nic) == 0:
+            if self._left(nic) == 0 or name in self._off:
                 continue
             try:
                 put_back = self._core.engine.adopt(name, slot=nic.slot, mode=nic.mode)

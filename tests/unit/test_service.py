@@ -367,6 +367,21 @@ async def test_a_detach_that_was_cut_short_is_finished_at_start(bench: Bench) ->
     assert bench.engine.links["eth1"] == ""
 
 
+async def test_detach_takes_the_program_off_though_the_disk_is_full(bench: Bench) -> None:
+    await attach(bench.service, "eth1")
+    connection = bench.service.core.state._database.connection
+    connection.execute("PRAGMA query_only = ON")
+    with pytest.raises(StateError, match="eth1 is detached, but that could not be written"):
+        await bench.service.nics.detach(ADMIN, "eth1")
+    assert bench.engine.links["eth1"] == ""
+    assert await bench.service.nics.restore() == []
+    assert bench.engine.links["eth1"] == ""
+    connection.execute("PRAGMA query_only = OFF")
+    await bench.service.nics.detach(ADMIN, "eth1")
+    await attach(bench.service, "eth1")
+    assert bench.engine.links["eth1"] == "ours"
+
+
 async def test_closing_takes_nothing_off(bench: Bench) -> None:
     await attach(bench.service, "eth1")
     await bench.service.close()
