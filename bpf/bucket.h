@@ -18,7 +18,7 @@
  * - A CPU that found a fingerprint just before the way was taken over charges
  *   the newcomer: one packet's cost for each CPU and takeover. It never gives
  *   tokens away.
- * - Undoing a charge (undo.h) after a takeover pays the newcomer back one
+ * - Undoing a charge (police.h) after a takeover pays the newcomer back one
  *   packet's cost.
  * - A set whose lock is not to be had in LOCK_TRIES, or a word not in CAS_TRIES,
  *   is a refusal, counted as contended.

@@ -87,7 +87,8 @@ static __always_inline int ask_limits(struct xdp_md *ctx, struct scratch *s,
   if (ask_chunk(s, rules, secret)) {
     continuation.call(ctx, CONTINUE_AT);
     s->reason = REASON_CONTENDED; /* no continuation: unasked limits are not passed by */
-    undo(s);
+    if (!s->packet.explain)
+      undo(s);
   }
   end_step();
   return conclude(ctx, s, rules);
