@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from support.nobody import AS_NOBODY
 from valkyrie.control import abi
 from valkyrie.control.dataplane import bpf, build, explain, migrate, packet, pins, source, stats
 from valkyrie.control.dataplane.complaint import Rejected
@@ -456,11 +457,10 @@ def test_a_missing_bpffs_is_mounted(main: Path, tmp_path: Path) -> None:
         subprocess.run(["umount", str(place)], check=True)
 
 
-def _loader(*arguments: str, **more: Any) -> dict[str, Any]:
-    """The loader as a command, with its answer."""
-    done = subprocess.run(
-        [sys.executable, "-m", build.LOADER, *arguments], capture_output=True, text=True, check=False, **more
-    )
+def _loader(*arguments: str, before: Sequence[str] = (), **more: Any) -> dict[str, Any]:
+    """The loader as a command, started by the command `before` if there is one, with its answer."""
+    command = [*before, sys.executable, "-m", build.LOADER, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **more)
     assert done.returncode != 0
     return dict(json.loads(done.stdout))
 
@@ -473,7 +473,7 @@ def test_without_permission_it_says_so(main: Path) -> None:
     paths = os.pathsep.join(path for path in sys.path if path)
     answer = _loader(
         *_sized(Path("/sys/fs/bpf/valkyrie-nobody")),
-        preexec_fn=lambda: os.setuid(65534),
+        before=AS_NOBODY,
         env={**os.environ, "PYTHONPATH": paths},
     )
     assert answer["code"] == PermissionRefused.code

@@ -12,6 +12,7 @@ import pytest
 
 from support.booted import Booted
 from support.cleanroot import CHECKOUT, CleanRoot
+from support.nobody import AS_NOBODY
 
 FILES = (
     "etc/systemd/system/valkyried.service",
@@ -153,7 +154,7 @@ def test_after_uninstalling_state_and_settings_stay_until_purged(root: CleanRoot
 
 def test_installing_needs_root() -> None:
     done = subprocess.run(
-        ["setpriv", "--reuid=65534", "--clear-groups", str(CHECKOUT / "appliance"), "install"],
+        [*AS_NOBODY, str(CHECKOUT / "appliance"), "install"],
         capture_output=True,
         text=True,
         check=False,
