@@ -118,7 +118,7 @@ def limits() -> None:
     epilog=examples(
         "valkyrie-ctl limits set web --match 'proto tcp dport 80,443' --key src/32 --rate 1000/s",
         "valkyrie-ctl limits set dns-amp --match 'proto udp sport 53' --key global --rate 50mbit/s --shadow",
-        "valkyrie-ctl limits set ssh --match 'proto tcp dport 22 syn' --key src --rate 6/min --burst 10 --ban 10m",
+        "valkyrie-ctl limits set ssh --match 'dport 22 syn' --key src --rate 6/min --burst 10 --ban 10m",
     ),
 )
 @click.argument("name", type=LIMIT)
