@@ -22,6 +22,7 @@ from valkyrie.control.errors import Conflict, PermissionRefused, Unavailable
 
 log = logging.getLogger(__name__)
 
+BACKLOG = 64
 MAX_PATH = 107  # sun_path less its final zero
 
 # linux/posix_acl_xattr.h: version, then (tag, permissions, id) for each entry, ids ascending.
@@ -39,7 +40,7 @@ def group_id(name: str) -> int | None:
 
 
 def bind(path: Path, *, write_group: int | None, read_group: int | None) -> socket.socket:
-    """A bound, not yet listening socket at `path`, mode 0660.
+    """A listening socket at `path`, mode 0660: who calls before the daemon serves waits for it.
 
     Raises Conflict when another process answers there, Unavailable when it cannot be made.
     """
@@ -62,6 +63,7 @@ def bind(path: Path, *, write_group: int | None, read_group: int | None) -> sock
             path.chmod(0o660)
             if read_group is not None:
                 _admit(path, read_group)
+            listener.listen(BACKLOG)
         except BaseException:
             listener.close()
             raise
