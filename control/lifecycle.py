@@ -84,7 +84,11 @@ async def ping(interval_s: float, notify: Callable[[str], None]) -> None:
 
 
 async def forever(name: str, work: Callable[[], Awaitable[None]]) -> None:
-    """Run a part that must not end; a bug in it is told with its traceback, and it starts again."""
+    """Run a part that must not end; a bug in it is told with its traceback, and it starts again.
+
+    Once cancelled it ends, also when what it cleans up fails on the way out.
+    """
+    task = asyncio.current_task()
     while True:
         try:
             await work()
@@ -92,4 +96,6 @@ async def forever(name: str, work: Callable[[], Awaitable[None]]) -> None:
             log.error("%s: %s", name, error)  # noqa: TRY400 - no bug, so no traceback
         except Exception:
             log.exception("%s failed", name)
+        if task is not None and task.cancelling():
+            return
         await asyncio.sleep(RETRY_S)

@@ -3,18 +3,28 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 
+log = logging.getLogger(__name__)
+
 
 def notify(state: str) -> None:
-    """Send `state`, as READY=1; nothing happens when no service manager listens."""
+    """Send `state`, as READY=1; nothing happens when no service manager listens.
+
+    One that has gone away, or does not read, is no reason to stop or to wait: that is logged.
+    """
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path.startswith(("/", "@")):
         return
     address = "\0" + path[1:] if path.startswith("@") else path
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as connection:
-        connection.sendto(state.encode(), address)
+    kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    try:
+        with socket.socket(socket.AF_UNIX, kind) as connection:
+            connection.sendto(state.encode(), address)
+    except OSError as error:
+        log.warning("the service manager was not told %s: %s", state, error.strerror)
 
 
 def watchdog_interval() -> float | None:
