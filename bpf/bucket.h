@@ -10,9 +10,9 @@
  * the smallest TAT: an idle one if there is any, else the one closest to full
  * (counted as evicted_live). It takes over the TAT as well. An idle TAT is a
  * full bucket; a live one is a debt that the newcomer inherits, so that a full
- * set never opens the gate: the smallest TAT of a set never falls, and whoever
- * was replaced meets at least his own debt again. table_full_open gives
- * newcomers a full bucket instead.
+ * set never opens the gate: but for undone charges the smallest TAT of a
+ * set never falls, and whoever was replaced meets at least his own debt again.
+ * table_full_open gives newcomers a full bucket instead.
  *
  * Races that remain, and what each can cost:
  * - A CPU that found a fingerprint just before the way was taken over charges

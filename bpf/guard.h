@@ -37,18 +37,21 @@ static __always_inline int banned_by_limit(const struct packet *p, struct key *k
   return bucket_level(k->fingerprint, p->now) > 0;
 }
 
-/* A ban is a bucket whose TAT is its expiry: it needs no table of its own. */
-static __always_inline void ban(const struct packet *p, struct key *k, u64 ban_ns,
+/* A ban is a bucket whose TAT is its expiry: it needs no table of its own. In a full set it
+ * lasts as long as the debt that it inherits, if that is longer: no place's TAT is lowered. */
+static __always_inline void ban(const struct packet *p, struct key *k, u64 ban_ns, int open,
                                 const u64 secret[2]) {
   struct table_stats *t = table_of(p);
   u32 where;
   if (!t)
     return;
   ban_key_of(k, p, secret);
-  u64 *tat = bucket_of(k, p, 0, &where);
+  u64 *tat = bucket_of(k, p, open, &where);
   if (!tat)
     return;
-  __sync_lock_test_and_set(tat, p->now + (ban_ns << TIME_SHIFT));
+  u64 until = p->now + (ban_ns << TIME_SHIFT);
+  if (*(volatile u64 *)tat < until)
+    __sync_lock_test_and_set(tat, until);
   t->bans++;
 }
 

@@ -121,7 +121,7 @@ static __always_inline int ask(u32 position, struct scratch *s, struct charge *c
   s->reason = taking == CONTENDED ? REASON_CONTENDED : REASON_LIMIT;
   s->slot = l->slot;
   if (l->action == ACTION_BAN && taking == REFUSED)
-    ban(p, k, l->ban_ns, secret);
+    ban(p, k, l->ban_ns, r->table_full_open, secret);
   return 1;
 }
 

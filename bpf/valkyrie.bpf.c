@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The program at the XDP hook. A packet goes: parse, guard (exempt, ban),
- * classify, take, verdict, count, event; a header each, in this order.
+ * The program at the XDP hook. A packet goes: parse.h, guard.h (control traffic,
+ * exempt, ban), classify.h, police.h (take.h from lease.h and bucket.h), verdict.h,
+ * count.h, event.h. The includes stand in the order in which they need one another.
  */
 #include <uapi/linux/bpf.h>
 #include <uapi/linux/if_ether.h>

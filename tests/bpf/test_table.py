@@ -11,7 +11,7 @@ from support.policy import limit, publish
 from support.reference.frames import ethernet, ipv4, ipv6, tcp, udp
 from support.reference.key import Key, Lengths
 from support.reference.parser import parse
-from valkyrie.control.abi import UID_IPV6_PAIR, UID_MASK, WAYS, Reason
+from valkyrie.control.abi import TIME_SHIFT, UID_BAN, UID_IPV6_PAIR, UID_MASK, WAYS, Reason
 
 START = 1_000_000_000_000
 SECOND = 1_000_000_000
@@ -111,6 +111,19 @@ def test_the_smallest_tat_of_a_set_never_falls(kernel: Kernel) -> None:
         smallest = int(kernel.dp.buckets["tat"][0].min())
         assert smallest >= least
         least = smallest
+
+
+def test_a_ban_that_takes_a_place_over_lowers_no_tat_and_lasts_as_long(kernel: Kernel) -> None:
+    publish(kernel, [limit(rate="1/h", burst="1", key="src", action="ban", ban_for="1s")])
+    banned = colliding(kernel, 1, UID_BAN)[0]
+    debt = (START + 3600 * SECOND) << TIME_SHIFT
+    kernel.dp.buckets["fingerprint"][0] = [8 * kernel.dp.sizes.sets * (way + 1) for way in range(WAYS)]
+    kernel.dp.buckets["tat"][0] = debt
+    assert kernel.run(banned, START).reason == Reason.CONFORMS
+    assert kernel.run(banned, START).reason == Reason.LIMIT
+    assert kernel.table_counter("bans") == 1
+    assert int(kernel.dp.buckets["tat"][0].min()) == debt
+    assert kernel.run(banned, START + 2 * SECOND).reason == Reason.KERNEL_BAN
 
 
 def test_every_insertion_is_counted_and_every_key_has_one_bucket(kernel: Kernel) -> None:

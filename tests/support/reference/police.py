@@ -216,6 +216,6 @@ class Police:
         counters.dropped_bytes += packet.length
         if limit.action == Action.BAN:
             bucket = self.table.bucket(ban_fingerprint(self.secret, packet), time_units(now_ns))
-            bucket.tat = time_units(now_ns + limit.ban_ns)
+            bucket.tat = max(bucket.tat, time_units(now_ns + limit.ban_ns))
             self.bans_made += 1
         return Verdict(False, Reason.LIMIT, limit.slot)
