@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from valkyrie.adapters.settings import StoreSettings, SyncSettings
 from valkyrie.control.errors import InvalidInput
 from valkyrie.control.prefix import canonical_prefix
 
@@ -82,6 +83,8 @@ class Settings(_Section):
         (), max_length=1024, description="prefixes whose packets are never dropped"
     )
     audit: AuditSettings = AuditSettings()
+    store: StoreSettings = StoreSettings()
+    sync: SyncSettings = SyncSettings()
 
     @field_validator("state_dir", "socket", "bpffs")
     @classmethod

@@ -4,7 +4,8 @@
 `src[/N]` and `src6/M` (together: `src/24+src6/56`), `dst[/N]` and `dst6/M`, `sport`, `dport`, `flow`.
 `src` is /32 and, for IPv6, /64: the smallest piece of IPv6 that one customer holds. `dst` is /32 and /128.
 A part that names one version leaves the other at these. `flow` is both whole addresses, both ports
-and the protocol.
+and the protocol. `id` is the text that callers of `try_consume` name: no packet has one, so such a
+limit is for calls alone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from difflib import get_close_matches
 
 from valkyrie.control.errors import InvalidInput
 
-WORDS = ("global", "src", "src6", "dst", "dst6", "sport", "dport", "flow")
+WORDS = ("global", "src", "src6", "dst", "dst6", "sport", "dport", "flow", "id")
 SRC_LENGTHS = (32, 64)
 DST_LENGTHS = (32, 128)
 
@@ -30,6 +31,7 @@ class KeySpec:
     sport: bool = False
     dport: bool = False
     proto: bool = False
+    id: bool = False
 
     @property
     def is_global(self) -> bool:
@@ -41,21 +43,23 @@ class KeySpec:
         return (self.src4 or 0) < 32 and (self.dst4 or 0) < 32
 
 
+ID = KeySpec(id=True)
 FLOW = KeySpec(32, 128, 32, 128, sport=True, dport=True, proto=True)
+ALONE = {"global": KeySpec(), "flow": FLOW, "id": ID}
 
 
 def parse_key(text: str) -> KeySpec:
     """The key that `text` says; raises InvalidInput naming the wrong part."""
     words = text.strip().split("+")
-    if words in (["global"], ["flow"]):
-        return KeySpec() if words == ["global"] else FLOW
+    if len(words) == 1 and words[0] in ALONE:
+        return ALONE[words[0]]
     lengths: dict[str, int] = {}
     for word in words:
         name, slash, digits = word.partition("/")
         if name not in WORDS:
             raise InvalidInput(f"key {text[:64]!r}: unknown part {word[:32]!r}", _hint(name), word[:32])
-        if name in lengths or name in ("global", "flow"):
-            why = "stands alone" if name in ("global", "flow") else "is there twice"
+        if name in lengths or name in ALONE:
+            why = "stands alone" if name in ALONE else "is there twice"
             raise InvalidInput(f"key {text[:64]!r}: {name} {why}", "for example src/24+dport", word)
         lengths[name] = _length(text, word, name, digits, given=bool(slash))
     src4, src6 = _pair(lengths, "src", SRC_LENGTHS)
@@ -65,10 +69,9 @@ def parse_key(text: str) -> KeySpec:
 
 def format_key(key: KeySpec) -> str:
     """Canonical text: parse_key(format_key(k)) == k."""
-    if key.is_global:
-        return "global"
-    if key == FLOW:
-        return "flow"
+    for word, whole in ALONE.items():
+        if key == whole:
+            return word
     parts = [*_format_pair("src", key.src4, key.src6, SRC_LENGTHS)]
     parts += _format_pair("dst", key.dst4, key.dst6, DST_LENGTHS)
     parts += [name for name, there in (("sport", key.sport), ("dport", key.dport)) if there]

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How buckets, values and documents are named in a store. Pure; docs/stores.md shows the layout.
+
+    vk:{edge.7}:b:web:0000<32 hex digits>   a bucket; 7 is its shard
+    vk:{edge.7}:owner                       who may sync to this shard
+    vk:{edge}:doc:state                     a document
+    vk:{edge}:kv:<key>                      what `set` wrote
+
+`edge` is the appliance's name. The braces are a cluster's hash tag: what lies in one shard lies on one
+node, so that one script may touch many buckets; shards spread an appliance over a cluster.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from zlib import crc32
+
+from valkyrie.adapters.limit import Limit
+from valkyrie.control.dataplane.keyname import Record, record_of
+from valkyrie.control.errors import InvalidInput
+
+SHARDS = 16
+CALLERS = "_call"  # the group of callers' own limits; no declared limit's name begins so
+BANS = "_ban"  # bans made by limits: a bucket whose TAT is the expiry
+MAX_KEY_BYTES = 1024
+
+
+def bucket_of(limit: Limit, key: str) -> str:
+    """The bucket that a key means: `web:<36 hex digits>`, of 2 bytes destination port and the 16 of
+    struct bucket_key, then `p` for a pair of IPv6 ends. Raises InvalidInput for a key that does not fit.
+    """
+    if limit.declared and not limit.key.id:
+        return name_of(limit.name, record_of(key, limit.key))
+    if limit.declared:
+        return name_of(limit.name, opaque(key))
+    return name_of(CALLERS, opaque(f"{limit.name}\0{key}"))
+
+
+def opaque(key: str) -> Record:
+    """The record of a key that is any text: its 128-bit hash. Raises InvalidInput when it is too long."""
+    raw = key.encode()
+    if not 0 < len(raw) <= MAX_KEY_BYTES:
+        raise InvalidInput(
+            f"a key of {len(raw)} bytes", f"keys have 1 to {MAX_KEY_BYTES} bytes of UTF-8", key[:32]
+        )
+    return Record(0, blake2b(raw, digest_size=16).digest())
+
+
+def name_of(group: str, record: Record) -> str:
+    """The name of a group's bucket: the same for packets and calls."""
+    return f"{group}:{record.dport:04x}{record.addr.hex()}{'p' if record.pair6 else ''}"
+
+
+def record_in(name: str) -> tuple[str, Record]:
+    """Group and record of a bucket's name. Raises ValueError for what is none."""
+    group, _, text = name.rpartition(":")
+    pair6 = text.endswith("p")
+    raw = bytes.fromhex(text.removesuffix("p"))
+    if not group or len(raw) != 18:
+        raise ValueError(f"no bucket's name: {name[:64]!r}")
+    return group, Record(int.from_bytes(raw[:2], "big"), raw[2:], pair6)
+
+
+def shard_of(bucket: str) -> int:
+    """Which shard a bucket's name lies in."""
+    return crc32(bucket.encode()) % SHARDS
+
+
+def bucket_key(appliance: str, bucket: str) -> str:
+    return f"vk:{{{appliance}.{shard_of(bucket)}}}:b:{bucket}"
+
+
+def owner_key(appliance: str, shard: int) -> str:
+    return f"vk:{{{appliance}.{shard}}}:owner"
+
+
+def document_key(appliance: str, document: str) -> str:
+    return f"vk:{{{appliance}}}:doc:{document}"
+
+
+def value_key(appliance: str, key: str) -> str:
+    return f"vk:{{{appliance}}}:kv:{key}"

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `store:` and `sync:` sections of valkyrie.yaml. Passwords are credentials, named by `credential`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Backend = Literal["redis", "valkey", "yggdrasil", "embedded"]
+APPLIANCE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+SCHEMES = {
+    "redis": ("redis", "rediss", "unix"),
+    "valkey": ("valkey", "valkeys", "redis", "rediss", "unix"),
+}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+def _no_secret(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.password or "password" in parts.query.lower():
+        raise ValueError("has a password in it: leave it out and run `valkyrie-ctl creds set NAME` instead")
+    return url
+
+
+Url = Annotated[str, Field(max_length=1024), AfterValidator(_no_secret)]
+
+
+class TlsSettings(_Section):
+    """Files are read again when they change. Host names are checked, but for a Unix socket."""
+
+    ca: Path | None = Field(None, description="PEM of the authorities to trust; none: the system's")
+    certificate: Path | None = Field(None, description="PEM chain that this client shows (mTLS)")
+    private_key: Path | None = Field(None, description="PEM of its key; mode 0600")
+    server_name: str | None = Field(None, description="the name to check, if not the URL's host")
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("certificate and private_key go together")
+        return self
+
+
+class SentinelSettings(_Section):
+    """Sentinels are asked where the primary is; the URL's host is then not used."""
+
+    master: str = Field(min_length=1, max_length=128, description="the name that the sentinels watch")
+    nodes: tuple[str, ...] = Field(min_length=1, max_length=32, description="host:port of each")
+    username: str | None = None
+    credential: str | None = Field(None, description="the sentinels' own password, if they have one")
+
+
+class RespSettings(_Section):
+    """What Redis and Valkey share."""
+
+    url: Url
+    username: str | None = Field(None, max_length=128)
+    credential: str | None = Field(None, max_length=64, description="name given to `valkyrie-ctl creds set`")
+    password_encrypted: str | None = Field(
+        None, max_length=4096, description="made by `valkyrie-ctl creds encrypt`"
+    )
+    pool_size: int = Field(10, ge=1, le=1000)
+    max_retries: int = Field(3, ge=0, le=10, description="of calls that may be repeated")
+    timeout_ms: int = Field(1000, ge=10, le=60_000, description="of one call, connecting included")
+    cluster_mode: bool = False
+    tls: bool | TlsSettings = False
+    sentinel: SentinelSettings | None = None
+    breaker_failures: int = Field(5, ge=1, le=1000, description="in a row, that open the circuit breaker")
+    breaker_seconds: float = Field(5.0, ge=0.1, le=600, description="until it lets one probe through")
+    coalesce: bool = Field(True, description="turn concurrent try_consume calls into one server call")
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        if self.cluster_mode and self.sentinel is not None:
+            raise ValueError("cluster_mode and sentinel exclude each other")
+        if self.credential is not None and self.password_encrypted is not None:
+            raise ValueError("credential and password_encrypted exclude each other")
+        return self
+
+
+def _scheme(url: str, known: tuple[str, ...]) -> str:
+    if urlsplit(url).scheme not in known:
+        raise ValueError(f"must begin with {', '.join(f'{scheme}://' for scheme in known)}")
+    return url
+
+
+class RedisSettings(RespSettings):
+    url: Url = "redis://localhost:6379"
+
+    @field_validator("url")
+    @classmethod
+    def _known(cls, url: str) -> str:
+        return _scheme(url, SCHEMES["redis"])
+
+
+class ValkeySettings(RespSettings):
+    url: Url = "valkey://localhost:6379"
+    compression: Literal["none", "zstd"] = "none"
+    compression_min_bytes: int = Field(256, ge=64, le=1 << 20)
+    encryption_credential: str | None = Field(
+        None, max_length=64, description="name of the credential that holds the key of values (AES-256-GCM)"
+    )
+    read_from: Literal["primary", "replica"] = Field(
+        "primary", description="where `get`, `exists` and `ttl` are read; buckets are always the primary's"
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _known(cls, url: str) -> str:
+        return _scheme(url, SCHEMES["valkey"])
+
+
+class EmbeddedSettings(_Section):
+    path: Path = Field(Path("/var/lib/valkyrie/store.db"), description="SQLite database")
+    max_values_mb: int = Field(64, ge=1, le=65536, description="what `set` may fill in all")
+
+
+class YggdrasilSettings(_Section):
+    """The kernel's table on this host. What cannot hold here is refused at start, with the reason."""
+
+    bind_address: str = Field("local", description="who reaches it: `local`, processes of this host")
+    max_memory_mb: int = Field(512, ge=8, le=1 << 20, description="of all its maps; more is refused")
+    numa_aware: bool = False
+    hash_replicas: int = Field(1, ge=1, description="copies of a key on other nodes: 1, this host")
+    snapshot_interval_seconds: float = Field(1.0, ge=0.1, le=3600, description="sync to the durable store")
+    max_values: int = Field(4096, ge=16, le=1 << 20, description="values that `set` keeps at once")
+
+
+class StoreSettings(_Section):
+    """Which stores there are, and in which order applications fall back."""
+
+    name: str | None = Field(
+        None, description="the appliance's name in the stores; none: the host's. A standby uses its own"
+    )
+    mode: Backend = Field("embedded", description="the store that is asked first")
+    fallback_chain: tuple[Backend, ...] = Field((), max_length=4, description="in order; `mode` leads it")
+    when_all_fail: Literal["fail_closed", "fail_open", "local"] = Field(
+        "fail_closed",
+        description="try_consume with every store away: refuse, allow, or limit in this process's memory",
+    )
+    fail_back_seconds: float = Field(
+        5.0, ge=0, le=3600, description="how long an earlier store must be healthy before it is used again"
+    )
+    allow_flush: bool = Field(False, description="whether flush_all may delete anything")
+    redis: RedisSettings = RedisSettings()
+    valkey: ValkeySettings = ValkeySettings()
+    embedded: EmbeddedSettings = EmbeddedSettings()
+    yggdrasil: YggdrasilSettings = YggdrasilSettings()
+
+    @field_validator("name")
+    @classmethod
+    def _named(cls, name: str | None) -> str | None:
+        if name is not None and not APPLIANCE.fullmatch(name):
+            raise ValueError("must be lower-case letters, digits, dots, hyphens, underscores: as `edge-1`")
+        return name
+
+    @property
+    def chain(self) -> tuple[Backend, ...]:
+        """The stores in the order in which they are asked."""
+        return (self.mode, *(name for name in dict.fromkeys(self.fallback_chain) if name != self.mode))
+
+
+class SyncSettings(_Section):
+    """Bucket state in the first durable store of the chain (embedded if it has none)."""
+
+    enabled: bool = True
+    interval_seconds: float = Field(1.0, ge=0.1, le=3600)
+    buckets_a_second: int = Field(
+        150_000, ge=1000, le=10_000_000, description="pace, so that others do not wait"
+    )
