@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What callers hand to a store, checked before any store sees it, and alike for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv6Address, ip_address
+from math import ceil, isfinite
+
+from valkyrie.adapters.limit import MAX_TOKENS, Limit, LimitBook
+from valkyrie.adapters.naming import MAX_KEY_BYTES, bucket_of
+from valkyrie.adapters.store import MAX_VALUE_BYTES, Request
+from valkyrie.control.cost import Cost
+from valkyrie.control.errors import InvalidInput
+
+MAX_TTL_MS = 10 * 365 * 86_400_000
+INT64 = range(-(1 << 63), 1 << 63)
+
+Ask = tuple[str, Cost, int]  # a bucket's name, what a token costs there, how many are asked for
+
+
+def checked_key(key: str) -> str:
+    """The key of a value. Raises InvalidInput unless it is 1 to 1,024 bytes of UTF-8."""
+    if not 0 < len(encoded(key)) <= MAX_KEY_BYTES:
+        raise InvalidInput(
+            f"a key of {len(key.encode())} bytes", f"keys have 1 to {MAX_KEY_BYTES} bytes of UTF-8", key[:32]
+        )
+    return key
+
+
+def encoded(key: str) -> bytes:
+    """UTF-8 of it. Raises InvalidInput for a lone surrogate, which has none."""
+    try:
+        return key.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput("a key that is no Unicode text", "encode bytes as hexadecimal digits") from error
+
+
+def checked_value(value: bytes, most: int = MAX_VALUE_BYTES) -> bytes:
+    """The value. Raises InvalidInput when it has more bytes than the store takes."""
+    if len(value) > most:
+        raise InvalidInput(f"a value of {len(value)} bytes", f"this store takes {most} at most")
+    return bytes(value)
+
+
+def checked_ttl(ttl: float | None) -> int | None:
+    """Whole milliseconds, rounded up, so that no value goes before its time; None: it stays."""
+    if ttl is None:
+        return None
+    if not isfinite(ttl) or not 0 < ttl * 1000 <= MAX_TTL_MS:
+        raise InvalidInput(f"a TTL of {ttl} seconds", f"more than 0, at most {MAX_TTL_MS // 1000}", str(ttl))
+    return ceil(round(ttl * 1000, 6))
+
+
+def checked_amount(amount: int) -> int:
+    """What to add. Raises InvalidInput when it does not fit 64 bits."""
+    if amount not in INT64:
+        raise InvalidInput(f"cannot add {amount}", "a signed integer of 64 bits")
+    return amount
+
+
+def checked_tokens(n: int) -> int:
+    if not 0 <= n <= MAX_TOKENS:
+        raise InvalidInput(f"cannot take {n} tokens", f"0 to {MAX_TOKENS} in one call", str(n))
+    return n
+
+
+def cost_for(limit: Limit, key: str) -> Cost:
+    """The figures in force for a key that `bucket_of` took: an override's, else the limit's."""
+    if limit.overrides is None:
+        return limit.cost
+    ends = key.split(maxsplit=1)[0].split(">")
+    text = ends[-1 if limit.overrides.destination else 0].split("/", maxsplit=1)[0]
+    try:
+        address = ip_address(text)
+    except ValueError:  # an end that is a hash, or none
+        return limit.cost
+    if isinstance(address, IPv6Address):
+        address = address.ipv4_mapped or address.sixtofour or address
+    return limit.overrides.find(str(address)) or limit.cost
+
+
+async def asks(book: LimitBook, requests: Sequence[Request]) -> list[Ask]:
+    """What to take from which buckets, in order. Raises InvalidInput, NotFound, or the book's StoreError."""
+    limits: dict[str, Limit] = {}
+    found = []
+    for request in requests:
+        n = checked_tokens(request.n)
+        limit = request.limit
+        if isinstance(limit, str):
+            if limit not in limits:
+                limits[limit] = await book.limit(limit)
+            limit = limits[limit]
+        encoded(request.key)
+        found.append((bucket_of(limit, request.key), cost_for(limit, request.key), n))
+    return found
