@@ -20,6 +20,7 @@ from valkyrie.control.audit import Actor
 from valkyrie.control.errors import PermissionRefused
 
 SO_PEERGROUPS = 59  # linux/asm-generic/socket.h; Python has no name for it
+CONNECTIONS_A_USER = 64  # of the 256 that there are, so that a reader cannot keep others out
 MOST_BYTES = 1024  # all that Python lets getsockopt return: 256 groups
 
 
@@ -97,3 +98,18 @@ class PeerProtocol(H11Protocol):
             peer = peer_of(connection)
         state: dict[str, Any] = {**self.app_state, "peer": peer}
         self.app_state = state
+        if self._too_many(peer):
+            transport.close()
+
+    def _too_many(self, peer: Peer | None) -> bool:
+        """Whether this user has all the connections that one may have: root is always let in."""
+        if peer is None or peer.uid in (0, os.geteuid()):
+            return False
+        same = sum(
+            1
+            for other in self.connections
+            if isinstance(other, PeerProtocol)
+            and (held := other.app_state.get("peer"))
+            and held.uid == peer.uid
+        )
+        return same > CONNECTIONS_A_USER

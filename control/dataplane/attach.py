@@ -19,7 +19,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from valkyrie.control.dataplane import bpf, pins
-from valkyrie.control.errors import DataplaneError, Foreign, NotFound, PermissionRefused
+from valkyrie.control.errors import DataplaneError, Foreign, NotFound, PermissionRefused, ValkyrieError
 
 Mode = Literal["native", "generic"]
 Wish = Literal["auto", "native", "generic"]
@@ -239,10 +239,23 @@ def _change_mode(nic: Nic, held: Program, prog_fd: int, wish: Wish) -> Attached:
     _remove(nic, held)
     try:
         return _try(nic, prog_fd, mode, f"{held.mode} mode ended: the NIC was open for a moment")
-    except (DataplaneError, PermissionRefused, Foreign):
+    except (DataplaneError, PermissionRefused, Foreign) as failure:
+        _put_back(nic, held, failure)
+        raise
+
+
+def _put_back(nic: Nic, held: Program, failure: ValkyrieError) -> None:
+    """Raises DataplaneError saying that the NIC is open, if the old program cannot be attached again."""
+    try:
         with _expected(held) as old:
             _set(nic.ifindex, old, FLAGS[held.mode] | IF_NONE)
-        raise
+    except (NetlinkError, ValkyrieError) as error:
+        reason = _reason(error) if isinstance(error, NetlinkError) else error
+        raise DataplaneError(
+            f"{nic.name} is OPEN, with no program: {failure.what}; and the one in {held.mode} mode could not "
+            f"be put back: {reason}",
+            f"valkyrie-ctl attach {nic.name} --mode {held.mode}",
+        ) from failure
 
 
 def _remove(nic: Nic, held: Program) -> None:

@@ -18,6 +18,7 @@ from valkyrie.control.enums import Reason
 
 BUSY, DISCARD, HEADER = 1 << 31, 1 << 30, 8
 LENGTH = struct.Struct("=I")
+REASONS = frozenset(int(reason) for reason in Reason)
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,12 @@ def _address(raw: bytes) -> IPv4Address | IPv6Address:
     return found.ipv4_mapped or found
 
 
-def decode(raw: bytes) -> Event:
-    """One struct event."""
+def decode(raw: bytes) -> Event | None:
+    """One struct event; None for a reason that this version does not know, as a newer program reports."""
     one = np.frombuffer(raw, abi.EVENT, count=1)[0]
     slot = int(one["slot"])
+    if int(one["reason"]) not in REASONS:
+        return None
     return Event(
         int(one["time"]), _address(one["src"].tobytes()), _address(one["dst"].tobytes()), int(one["ifindex"]),
         int(one["sport"]), int(one["dport"]), int(one["length"]), None if slot == abi.NO_SLOT else slot,
@@ -101,7 +104,9 @@ class EventReader:
             length = word & ~(BUSY | DISCARD)
             if not word & DISCARD and length >= abi.EVENT.itemsize:
                 first = start + HEADER
-                found.append(decode(self._ring[first : first + abi.EVENT.itemsize]))
+                event = decode(self._ring[first : first + abi.EVENT.itemsize])
+                if event is not None:
+                    found.append(event)
             at += (length + HEADER + 7) & ~7
         self._read_to[0] = at
         return found

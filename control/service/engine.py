@@ -98,7 +98,10 @@ class Engine(Protocol):
     def buckets(
         self, world: World, *, limit: str | None, key: str | None, live: bool, count: int
     ) -> list[dict[str, Any]]:
-        """Buckets, the emptiest first: {limit, key, tokens_left, burst, full_in_ns}. Raises InvalidInput."""
+        """Buckets, the emptiest first: {limit, key, tokens_left, burst, full_in_ns}. From any thread.
+
+        Raises InvalidInput.
+        """
 
     def reset(self, world: World, limit: str, key: str | None) -> int:
         """Make buckets of a limit full again; how many there were."""

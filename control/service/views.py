@@ -42,6 +42,8 @@ class Views:
         self._talkers = talkers
         self._started = core.clock.wall()
         self._sample: Sample | None = None
+        # A look at the table takes long and changes nothing: beside the thread of changes, one at a time.
+        self._looking = asyncio.Lock()
 
     async def status(self) -> dict[str, Any]:
         core = self._core
@@ -118,7 +120,8 @@ class Views:
                 known(core.world, limit)
             return core.engine.buckets(core.world, limit=limit, key=key, live=live, count=count)
 
-        return {"buckets": await core.in_turn(work)}
+        async with self._looking:
+            return {"buckets": await asyncio.to_thread(work)}
 
     async def bucket(self, limit: str, key: str | None) -> dict[str, Any]:
         """One bucket. Raises NotFound when the key has none, which means that it has all its tokens."""

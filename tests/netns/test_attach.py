@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attaching, replacing and detaching on real NICs of throw-away namespaces."""
 
+import errno
 import os
 import socket
 import struct
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pyroute2.netlink.exceptions import NetlinkError
 
 from support.netns import End, add_nic, veth_pair
 from valkyrie.control.dataplane import attach, bpf, pins
@@ -190,6 +192,24 @@ def test_a_mode_that_cannot_be_had_leaves_the_old_one(
     held = inside.call(attach.query, "lo", pin_dir).program
     assert held is not None
     assert held.mode == "generic"
+
+
+def test_a_nic_left_open_by_a_change_of_mode_is_said_to_be_open(
+    ends: tuple[End, End], ours: int, pin_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = ends[0].namespace
+    inside.call(attach.attach, "nic0", ours, pin_dir, "generic")
+
+    def refuse_additions(ifindex: int, fd: int, flags: int, expected: int | None = None) -> None:
+        if fd != attach.REMOVE:
+            raise NetlinkError(errno.ENOMEM, "Cannot allocate memory")
+        really_set(ifindex, fd, flags, expected)
+
+    really_set = attach._set
+    monkeypatch.setattr(attach, "_set", refuse_additions)
+    with pytest.raises(DataplaneError, match=r"nic0 is OPEN.*native.*Cannot allocate") as caught:
+        inside.call(attach.attach, "nic0", ours, pin_dir, "native")
+    assert caught.value.hint == "valkyrie-ctl attach nic0 --mode generic"
 
 
 def test_detaching_takes_off_ours_once(ends: tuple[End, End], ours: int, pin_dir: Path) -> None:

@@ -22,7 +22,7 @@ import pytest_asyncio
 from support.fake_engine import FakeEngine
 from valkyrie.control.api.listener import ACL_NAME, access_list, bind
 from valkyrie.control.api.openapi import describe
-from valkyrie.control.api.peer import Access, Peer, peer_of
+from valkyrie.control.api.peer import CONNECTIONS_A_USER, Access, Peer, peer_of
 from valkyrie.control.api.route import SMALL_BODY
 from valkyrie.control.api.server import make_server
 from valkyrie.control.api.table import ROUTES
@@ -258,6 +258,34 @@ async def test_the_kernel_and_the_daemon_tell_writers_readers_and_strangers_apar
     assert await tried(READERS, "DELETE", "/v1/limits/web") == (403, "permission")
     assert await tried(READERS, "PUT", "/v1/limits/web") == (403, "permission")
     assert await tried(STRANGER, "GET", "/v1/limits") == (0, "connect")
+
+
+@pytest.mark.usefixtures("open_folders")
+async def test_a_reader_that_takes_every_connection_keeps_nobody_else_out(api: Api) -> None:
+    code = (
+        "import os,socket,sys\n"
+        "os.setgroups([int(sys.argv[2])]); os.setgid(65534); os.setuid(65534)\n"
+        "held = [socket.socket(socket.AF_UNIX) for _ in range(300)]\n"
+        "for one in held: one.connect(sys.argv[1])\n"
+        "closed = 0\n"
+        "for one in held[64:]:\n"
+        "    one.settimeout(10)\n"
+        "    closed += one.recv(1) == b''\n"
+        "print(closed, flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    greedy = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, str(api.path), str(READERS),
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert greedy.stdin is not None
+    assert greedy.stdout is not None
+    try:
+        assert int(await asyncio.wait_for(greedy.stdout.readline(), 20)) == 300 - CONNECTIONS_A_USER
+        assert (await api.call("GET", "/v1/limits"))[0] == 200
+    finally:
+        greedy.stdin.close()
+        await greedy.wait()
 
 
 @pytest.mark.parametrize("path", [route.path for route in ROUTES if route.method != "GET"])
