@@ -82,7 +82,7 @@ async def explain(service: Service, call: Call) -> Any:
 
 
 async def list_exempts(service: Service, call: Call) -> Any:
-    return service.guards.list("exempt")
+    return await service.guards.list("exempt")
 
 
 async def put_exempt(service: Service, call: Call) -> Any:
@@ -95,7 +95,7 @@ async def delete_exempt(service: Service, call: Call) -> Any:
 
 
 async def list_bans(service: Service, call: Call) -> Any:
-    return service.guards.list("ban")
+    return await service.guards.list("ban")
 
 
 async def put_ban(service: Service, call: Call) -> Any:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from valkyrie.control.cli.client import Client
 
 COLUMNS = (Column("PREFIX"), Column("ENDS IN", right=True), Column("NOTE"))
+MADE_BY_LIMIT = "by a limit"
 BANNED = ListedPrefix("/v1/ban", "ban")
 EXEMPTED = ListedPrefix("/v1/exempt", "exempt")
 
@@ -27,8 +28,12 @@ def ends_in(until: float | None, now: float) -> str:
     return "never" if until is None else format_duration(max(0, round(until - now)) * 1_000_000_000)
 
 
+def note_of(entry: dict[str, Any]) -> str:
+    return MADE_BY_LIMIT if entry.get("by") == "limit" else entry.get("note") or ""
+
+
 def table(entries: Sequence[dict[str, Any]], now: float, empty: str) -> Table:
-    rows = [[entry["prefix"], ends_in(entry.get("until"), now), entry.get("note") or ""] for entry in entries]
+    rows = [[entry["prefix"], ends_in(entry.get("until"), now), note_of(entry)] for entry in entries]
     return Table(COLUMNS, rows, empty=empty)
 
 
@@ -116,7 +121,7 @@ def ban_add(client: "Client", *, prefix: str, for_: str | None, note: str, out: 
 @prints
 @with_client
 def ban_list(client: "Client", out: Output) -> None:
-    """All banned prefixes."""
+    """All banned prefixes, those banned by limits included (of these the 1,000 longest)."""
     listing(client, "ban", "no bans", out)
 
 
@@ -125,5 +130,5 @@ def ban_list(client: "Client", out: Output) -> None:
 @prints
 @with_client
 def ban_remove(client: "Client", *, prefix: str, out: Output) -> None:
-    """Lift the ban of PREFIX."""
+    """Lift the ban of PREFIX, whether a person made it or a limit."""
     remove(client, "ban", prefix, "no longer banned", out)

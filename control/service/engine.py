@@ -30,6 +30,14 @@ class Attached:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Banned:
+    """A source, /32 or /64, that a limit has banned for so long from now."""
+
+    prefix: str
+    left_ns: int
+
+
 class Engine(Protocol):
     """Calls come from the thread of changes, one at a time, unless it says otherwise."""
 
@@ -105,6 +113,12 @@ class Engine(Protocol):
 
     def reset(self, world: World, limit: str, key: str | None) -> int:
         """Make buckets of a limit full again; how many there were."""
+
+    def bans(self, count: int) -> list[Banned]:
+        """Sources that limits have banned, the longest first. From any thread."""
+
+    def lift(self, prefix: str) -> int:
+        """End the ban that a limit made of this prefix, in canonical form; how many there were: 0 or 1."""
 
     def close(self) -> None:
         """Let go of the maps; what is attached stays."""

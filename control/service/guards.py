@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Literal
 
 from valkyrie.control.audit import DAEMON, Actor
@@ -14,23 +15,34 @@ from valkyrie.control.service.world import World, with_desired
 from valkyrie.control.units import parse_duration
 
 Kind = Literal["exempt", "ban"]
+MOST_MADE = 1000  # bans made by limits that are listed
 
 
 class Guards:
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._looking = asyncio.Lock()  # a look at the whole table, one at a time
 
-    def list(self, kind: Kind) -> dict[str, Any]:
-        """Entries in force; one that has expired is not shown though the sweep may not have been there."""
+    async def list(self, kind: Kind) -> dict[str, Any]:
+        """Entries in force; one that has expired is not shown though the sweep may not have been there.
+
+        Bans made by limits come after those made by people, at most MOST_MADE, the longest first.
+        """
         now = self._core.clock.wall()
-        entries = _entries(self._core.world, kind)
-        return {
-            kind: [
-                {"prefix": entry.prefix, "until": entry.until, "note": entry.note}
-                for entry in entries
-                if entry.until is None or entry.until > now
+        rows = [
+            {"prefix": entry.prefix, "until": entry.until, "note": entry.note}
+            for entry in _entries(self._core.world, kind)
+            if entry.until is None or entry.until > now
+        ]
+        if kind == "ban":
+            rows = [{**row, "by": "person"} for row in rows]
+            async with self._looking:
+                made = await asyncio.to_thread(self._core.engine.bans, MOST_MADE)
+            rows += [
+                {"prefix": one.prefix, "until": now + one.left_ns / 1e9, "note": "", "by": "limit"}
+                for one in made
             ]
-        }
+        return {kind: rows}
 
     async def put(
         self, actor: Actor, kind: Kind, prefix: str, lasting: str | None, note: str
@@ -47,8 +59,11 @@ class Guards:
         return {"prefix": made.prefix, "until": until, "note": note}
 
     async def delete(self, actor: Actor, kind: Kind, prefix: str) -> dict[str, Any]:
-        """Raises NotFound."""
+        """Raises NotFound. A ban goes whoever made it: a person, a limit, or both."""
         wanted = canonical_prefix(prefix)
+        lifted = kind == "ban" and await self._core.in_turn(lambda: self._lift(actor, wanted))
+        if lifted and all(entry.prefix != wanted for entry in self._core.world.desired.bans):
+            return {"deleted": wanted}
 
         def update(world: World) -> World:
             left = tuple(entry for entry in _entries(world, kind) if entry.prefix != wanted)
@@ -58,6 +73,12 @@ class Guards:
 
         await self._core.change(actor, f"{kind}.delete", wanted, {}, update)
         return {"deleted": wanted}
+
+    def _lift(self, actor: Actor, prefix: str) -> bool:
+        if not self._core.engine.lift(prefix):
+            return False
+        self._core.note(actor, "ban.lift", prefix, {})
+        return True
 
     async def sweep(self) -> int:
         """Remove what has expired; how many that were. The kernel heeds expiry by itself."""

@@ -17,7 +17,7 @@ from valkyrie.control.dataplane import build, explain, maps, migrate, stats
 from valkyrie.control.dataplane.buckets import Bucket
 from valkyrie.control.dataplane.build import Outcome
 from valkyrie.control.dataplane.events import Event, EventReader
-from valkyrie.control.dataplane.keyname import record_of
+from valkyrie.control.dataplane.keyname import BAN_KEY, record_of
 from valkyrie.control.dataplane.links import links
 from valkyrie.control.dataplane.maps import Dataplane
 from valkyrie.control.dataplane.packet import build as build_packet
@@ -25,9 +25,10 @@ from valkyrie.control.dataplane.packet import parse as parse_packet
 from valkyrie.control.dataplane.source import Sizes, possible_cpus
 from valkyrie.control.errors import InvalidInput
 from valkyrie.control.limits import Limit
+from valkyrie.control.prefix import canonical_prefix, parse_prefix
 from valkyrie.control.ruleset.compile import CompiledRuleset
 from valkyrie.control.service import told
-from valkyrie.control.service.engine import Attached, Figures
+from valkyrie.control.service.engine import Attached, Banned, Figures
 from valkyrie.control.service.told import Pricing
 from valkyrie.control.service.world import World
 
@@ -244,6 +245,17 @@ class KernelEngine:
         uid = world.allotment.slots[limit].uid
         record = None if key is None else record_of(key, world.limits[limit].key_spec)
         return table.reset(self._plane, [uid], time.monotonic_ns(), record)
+
+    def bans(self, count: int) -> list[Banned]:
+        found = table.find(self._plane, {abi.UID_BAN: BAN_KEY}, time.monotonic_ns(), count=count)
+        return [Banned(canonical_prefix(one.key), one.level >> abi.TIME_SHIFT) for one in found]
+
+    def lift(self, prefix: str) -> int:
+        parsed = parse_prefix(prefix)
+        if parsed.length != (BAN_KEY.src4 if parsed.version == 4 else BAN_KEY.src6):
+            return 0
+        record = record_of(prefix, BAN_KEY)
+        return table.reset(self._plane, [abi.UID_BAN], time.monotonic_ns(), record)
 
     def explain(self, packet: str, world: World, order: Sequence[str]) -> dict[str, Any]:
         asked = parse_packet(packet)

@@ -8,8 +8,9 @@ import pytest
 
 from support.bpf import Kernel
 from support.policy import limit, publish
+from valkyrie.control import abi
 from valkyrie.control.dataplane import bpf, buckets, explain, packet
-from valkyrie.control.dataplane.keyname import record_of
+from valkyrie.control.dataplane.keyname import BAN_KEY, record_of
 from valkyrie.control.enums import Reason
 from valkyrie.control.errors import DataplaneError, InvalidInput, NotFound
 from valkyrie.control.key import parse_key
@@ -240,3 +241,15 @@ def test_every_packet_in_words_is_well_formed_to_the_program(kernel: Kernel, wor
     publish(kernel)
     answer = kernel.run(packet.build(packet.parse(words)), NOW)
     assert answer.reason in (Reason.NO_LIMIT, Reason.CONTROL), answer
+
+
+@pytest.mark.parametrize(("words", "prefix"), [(V4, "198.51.100.7"), (V6, "2001:db8:1:2::/64")])
+def test_a_ban_made_by_a_limit_is_found_and_lifted(kernel: Kernel, words: str, prefix: str) -> None:
+    publish(kernel, [limit(rate="1/s", burst="1", key="src", action="ban", ban_for="10s")])
+    send(kernel, words, 2)
+    frame = packet.build(packet.parse(words))
+    assert kernel.run(frame, NOW + SECOND).reason == Reason.KERNEL_BAN
+    found = buckets.find(kernel.dp, {abi.UID_BAN: BAN_KEY}, NOW)
+    assert [(one.key, one.level >> abi.TIME_SHIFT) for one in found] == [(prefix, 10 * SECOND)]
+    assert buckets.reset(kernel.dp, [abi.UID_BAN], NOW, record_of(prefix, BAN_KEY)) == 1
+    assert kernel.run(frame, NOW + SECOND).reason == Reason.CONFORMS

@@ -11,7 +11,7 @@ import numpy as np
 from valkyrie.control import abi
 from valkyrie.control.errors import DataplaneError, Foreign, NotFound
 from valkyrie.control.ruleset.compile import CompiledRuleset
-from valkyrie.control.service.engine import Attached, Figures
+from valkyrie.control.service.engine import Attached, Banned, Figures
 from valkyrie.control.service.world import World
 
 
@@ -31,6 +31,7 @@ class FakeEngine:
         self.fail: dict[str, Exception] = {}
         self.counters = np.zeros(abi.MAX_LIMITS, abi.LIMIT_STATS)
         self.rows: list[dict[str, Any]] = []
+        self.banned: dict[str, int] = {}
         self.calls: list[str] = []
         self.closed = False
 
@@ -125,6 +126,12 @@ class FakeEngine:
     def reset(self, world: World, limit: str, key: str | None) -> int:
         self._do("reset")
         return 1
+
+    def bans(self, count: int) -> list[Banned]:
+        return [Banned(prefix, left) for prefix, left in self.banned.items()][:count]
+
+    def lift(self, prefix: str) -> int:
+        return int(self.banned.pop(prefix, None) is not None)
 
     def close(self) -> None:
         self.closed = True

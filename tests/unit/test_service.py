@@ -273,11 +273,27 @@ async def test_bans_end_by_themselves(bench: Bench) -> None:
     await bench.service.guards.put(ADMIN, "ban", "198.51.100.8", None, "for ever")
     await bench.service.guards.put(ADMIN, "exempt", "192.0.2.0/24", "1h", "")
     bench.time.now += 601
-    assert [one["prefix"] for one in bench.service.guards.list("ban")["ban"]] == ["198.51.100.8/32"]
+    assert [one["prefix"] for one in (await bench.service.guards.list("ban"))["ban"]] == ["198.51.100.8/32"]
     assert await bench.service.guards.sweep() == 1
     assert await bench.service.guards.sweep() == 0
     assert [ban.prefix for ban in bench.stored().bans] == ["198.51.100.8/32"]
     assert len(bench.stored().exempts) == 1
+
+
+async def test_bans_made_by_limits_are_listed_and_lifted(bench: Bench) -> None:
+    bench.engine.banned = {"203.0.113.7/32": 10**10, "2001:db8::/64": 10**9}
+    await bench.service.guards.put(ADMIN, "ban", "203.0.113.7", None, "ticket")
+    rows = (await bench.service.guards.list("ban"))["ban"]
+    assert [(row["prefix"], row["by"]) for row in rows] == [
+        ("203.0.113.7/32", "person"), ("203.0.113.7/32", "limit"), ("2001:db8::/64", "limit"),
+    ]  # fmt: skip
+    assert rows[1]["until"] == bench.time.now + 10
+    await bench.service.guards.delete(ADMIN, "ban", "203.0.113.7")
+    await bench.service.guards.delete(ADMIN, "ban", "2001:db8::/64")
+    assert await bench.service.guards.list("ban") == {"ban": []}
+    assert bench.stored().bans == ()
+    with pytest.raises(NotFound):
+        await bench.service.guards.delete(ADMIN, "ban", "2001:db8::/64")
 
 
 async def test_removing_a_ban_that_is_not_there_is_an_error(bench: Bench) -> None:
@@ -465,7 +481,7 @@ async def test_a_ban_lasts_as_long_as_it_says_though_the_wall_clock_is_set(
     bench: Bench, moved: float
 ) -> None:
     await bench.service.guards.put(ADMIN, "ban", "198.51.100.7", "10m", "")
-    until = bench.service.guards.list("ban")["ban"][0]["until"]
+    until = (await bench.service.guards.list("ban"))["ban"][0]["until"]
     bench.time.set_by = moved
     await bench.service.sweep()
     left_ns = int(bench.engine.in_force.guards["ban_until"].max()) - int(bench.time.now * 1e9)
