@@ -55,6 +55,8 @@ async def watch_links(service: Service, links: AsyncIterator[LinkEvent], prog_id
             await _restore(service)
             continue
         if event.name not in wanted:
+            if event.prog_id == prog_id():  # perhaps one of ours under another name
+                await _restore(service)
             continue
         if event.kind == "removed":
             seen.pop(event.name, None)

@@ -88,6 +88,11 @@ class Engine(Protocol):
     def carriers(self) -> Collection[str]:
         """The names of NICs that carry our program, of this or a former build."""
 
+    def holders(self) -> Mapping[int, str]:
+        """By slot, the names that NICs with our program have now: renaming one leaves the program on it.
+        From any thread.
+        """
+
     def figures(self) -> Figures:
         """Counters as they are now. From any thread."""
 

@@ -191,6 +191,13 @@ class KernelEngine:
             if nic.program is not None and nic.program.ours
         }
 
+    def holders(self) -> Mapping[int, str]:
+        slots = self._plane.nics()
+        ours = self._ours()
+        return {
+            slots[link.ifindex]: link.name for link in links() if link.ifindex in slots and link.name in ours
+        }
+
     def _ours(self) -> Mapping[str, int]:
         """NICs that carry our program, of this or a former build, with its id."""
         return {

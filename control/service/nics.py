@@ -33,6 +33,7 @@ class Nics:
         self._core = core
         self._tell = tell
         self._failing: dict[str, str] = {}
+        self._renamed: dict[str, str] = {}  # what NICs that still carry the program are called now
         # Detached, though the state could not be told.
         self._off: set[str] = set()
         # Of trials: the deadline, and what the clock since boot will show then.
@@ -118,7 +119,7 @@ class Nics:
         self._failing.pop(name, None)
         self._ends.pop(name, None)
         with contextlib.suppress(NotFound):  # it went away, and the program with it
-            self._core.engine.detach(name)
+            self._core.engine.detach(self._renamed.pop(name, name))
 
     async def expire(self) -> list[str]:
         """Detach what was not confirmed in time; those that were.
@@ -183,10 +184,13 @@ class Nics:
         return done
 
     def _take_off_strays(self) -> list[str]:
-        strays = sorted(set(self._core.engine.carriers()) - self._core.world.nics.keys())
+        strays = set(self._core.engine.carriers()) - self._core.world.nics.keys()
+        if strays:
+            holders = self._core.engine.holders()
+            strays -= {holders.get(nic.slot, "") for nic in self._core.world.nics.values()}
         for name in strays:
             self._core.engine.detach(name)
-        return [f"{name}: detached, as asked before the daemon was stopped" for name in strays]
+        return [f"{name}: detached, as asked before the daemon was stopped" for name in sorted(strays)]
 
     def _restore(self) -> list[str]:
         done: list[str] = []
@@ -196,9 +200,7 @@ class Nics:
             try:
                 put_back = self._core.engine.adopt(name, slot=nic.slot, mode=nic.mode)
             except NotFound:
-                if self._failing.get(name) != AWAY:
-                    self._failing[name] = AWAY
-                    done.append(f"{name}: not there; it will be attached when it comes")
+                done += self._missing(nic)
                 continue
             except ValkyrieError as error:
                 if self._failing.get(name) != error.what:
@@ -206,9 +208,21 @@ class Nics:
                     done.append(f"{name}: cannot be attached: {error}")
                 continue
             self._failing.pop(name, None)
+            self._renamed.pop(name, None)
             if put_back is not None:
                 done.append(f"{name}: attached again, in {put_back.mode} mode")
         return done
+
+    def _missing(self, nic: Nic) -> list[str]:
+        """What is to be said of a NIC that is not there under its name."""
+        holder = self._core.engine.holders().get(nic.slot)
+        known = self._failing.get(nic.name) == AWAY and self._renamed.get(nic.name) == holder
+        self._failing[nic.name] = AWAY
+        if holder is None:
+            self._renamed.pop(nic.name, None)
+            return [] if known else [f"{nic.name}: not there; it will be attached when it comes"]
+        self._renamed[nic.name] = holder
+        return [] if known else [f"{nic.name}: {_called(holder)}"]
 
     async def list(self) -> list[dict[str, Any]]:
         attached = await asyncio.to_thread(self._core.engine.attached)
@@ -216,19 +230,25 @@ class Nics:
 
     def _shown(self, name: str, attached: Any) -> dict[str, Any]:
         nic = self._core.world.nics[name]
+        holder = self._renamed.get(name, name)
+        problem = self._failing.get(name, "")
         return {
             "nic": name,
-            "attached": name in attached,
-            "mode": attached.get(name, ""),
+            "attached": holder in attached,
+            "mode": attached.get(holder, ""),
             "wanted_mode": nic.mode,
             "protect": list(nic.protect),
             "confirm_left_s": self._left(nic),
-            "problem": self._failing.get(name, ""),
+            "problem": _called(holder) if holder != name else problem,
         }
 
     def say(self, kind: str, what: str) -> None:
         log.info("%s", what)
         self._tell(kind, what)
+
+
+def _called(holder: str) -> str:
+    return f"called {holder} now, and policed there; `detach` it and attach {holder} to change the name here"
 
 
 def check_name(name: str) -> None:

@@ -80,6 +80,26 @@ def test_a_nic_that_is_made_again_is_attached_again_and_it_is_said(appliance: Ap
     assert appliance.program("nic1") != 0
 
 
+def test_a_nic_that_is_renamed_stays_policed_also_over_a_restart(appliance: Appliance) -> None:
+    way = police(appliance)
+    events = appliance.events()
+    next(events)
+    # A NIC that is up can be renamed since Linux 6.2; before, only one that is down.
+    for change in (("down",), ("name", "wan0")):
+        appliance.link("nic0", *change)
+    appliance.link("wan0", "up")
+    assert any("nic0: called wan0 now" in event["what"] for event in events)
+    assert way.passed(10) == 0
+    appliance.kill()
+    appliance.start()
+    assert appliance.program("wan0") != 0
+    assert way.passed(10) == 0
+    (shown,) = appliance.done("GET", "/v1/status")["nics"]
+    assert (shown["nic"], shown["attached"]) == ("nic0", True)
+    appliance.done("DELETE", "/v1/nics/nic0")
+    assert appliance.program("wan0") == 0
+
+
 def test_a_program_that_somebody_takes_off_is_put_back(appliance: Appliance) -> None:
     way = police(appliance)
     events = appliance.events()

@@ -128,6 +128,10 @@ class Appliance:
         )
         return int(json.loads(shown.stdout)[0].get("xdp", {}).get("prog", {}).get("id", 0))
 
+    def link(self, nic: str, *change: str) -> None:
+        """Change a NIC of the policed side: up, down, name NAME."""
+        subprocess.run(self.inside.namespace.command("ip", "link", "set", nic, *change), check=True)
+
     def receiver(self, port: int = PORT) -> socket.socket:
         """A UDP socket on the policed side, inside its namespace."""
         return self._opened(self.inside.namespace.call(_bound, "10.9.0.1", port))

@@ -97,6 +97,13 @@ class FakeEngine:
     def carriers(self) -> Collection[str]:
         return self.attached().keys()
 
+    def holders(self) -> Mapping[int, str]:
+        return {slot: nic for nic, slot in self.slots.items() if self.links.get(nic) == "ours"}
+
+    def rename(self, nic: str, to: str) -> None:
+        self.links[to] = self.links.pop(nic)
+        self.slots[to] = self.slots.pop(nic)
+
     def figures(self) -> Figures:
         return Figures(
             self.counters, np.zeros(abi.REASONS, abi.REASON_STATS), {"inserted": 0, "evicted_live": 0}

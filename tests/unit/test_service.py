@@ -590,3 +590,18 @@ def test_the_world_is_replaced_and_never_edited(tmp_path: Path) -> None:
         before.nics = {}  # type: ignore[misc]
     assert replace(before) == before
     asyncio.run(bench.service.close())
+
+
+async def test_a_nic_that_is_renamed_stays_policed_and_is_told_by_both_names(bench: Bench) -> None:
+    await attach(bench.service, "eth1")
+    bench.engine.rename("eth1", "wan0")
+    assert await bench.service.nics.restore() == [
+        "eth1: called wan0 now, and policed there; `detach` it and attach wan0 to change the name here"
+    ]
+    assert await bench.service.nics.restore(strays=True) == []
+    (shown,) = await bench.service.nics.list()
+    assert (shown["nic"], shown["attached"], shown["mode"]) == ("eth1", True, "native")
+    assert "called wan0 now" in shown["problem"]
+    assert not bench.service.nics.troubled
+    await bench.service.nics.detach(ADMIN, "eth1")
+    assert bench.engine.links["wan0"] == ""
