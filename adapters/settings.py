@@ -12,6 +12,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 Backend = Literal["redis", "valkey", "yggdrasil", "embedded"]
 APPLIANCE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+SECRET_PARAMETER = re.compile(r"(pass|pwd|secret|token|auth)\w*=", re.IGNORECASE)
+ENCRYPTED = re.compile(r"valkyrie1:[0-9a-f]{16}:[A-Za-z0-9_=-]+")
 SCHEMES = {
     "redis": ("redis", "rediss", "unix"),
     "valkey": ("valkey", "valkeys", "redis", "rediss", "unix"),
@@ -23,10 +25,33 @@ class _Section(BaseModel):
 
 
 def _no_secret(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.password or "password" in parts.query.lower():
-        raise ValueError("has a password in it: leave it out and run `valkyrie-ctl creds set NAME` instead")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        # Its message would quote the URL, and what may stand in it.
+        raise ValueError("is not a URL: as redis://host:6379") from None
+    del port
+    if parts.password is not None or SECRET_PARAMETER.search(parts.query):
+        raise ValueError(
+            "has a password in it: take it out, run `valkyrie-ctl creds set NAME`, and write "
+            "`credential: NAME` beside it"
+        )
     return url
+
+
+def _encrypted(text: str) -> str:
+    if not ENCRYPTED.fullmatch(text):
+        raise ValueError(
+            "is not what `valkyrie-ctl creds encrypt` prints: a bare password does not stand here"
+        )
+    return text
+
+
+def _node(node: str) -> str:
+    if "@" in node:
+        raise ValueError("is host:port, without user or password: write `credential: NAME` beside `nodes`")
+    return node
 
 
 Url = Annotated[str, Field(max_length=1024), AfterValidator(_no_secret)]
@@ -51,7 +76,9 @@ class SentinelSettings(_Section):
     """Sentinels are asked where the primary is; the URL's host is then not used."""
 
     master: str = Field(min_length=1, max_length=128, description="the name that the sentinels watch")
-    nodes: tuple[str, ...] = Field(min_length=1, max_length=32, description="host:port of each")
+    nodes: tuple[Annotated[str, AfterValidator(_node)], ...] = Field(
+        min_length=1, max_length=32, description="host:port of each"
+    )
     username: str | None = None
     credential: str | None = Field(None, description="the sentinels' own password, if they have one")
 
@@ -62,7 +89,7 @@ class RespSettings(_Section):
     url: Url
     username: str | None = Field(None, max_length=128)
     credential: str | None = Field(None, max_length=64, description="name given to `valkyrie-ctl creds set`")
-    password_encrypted: str | None = Field(
+    password_encrypted: Annotated[str, AfterValidator(_encrypted)] | None = Field(
         None, max_length=4096, description="made by `valkyrie-ctl creds encrypt`"
     )
     pool_size: int = Field(10, ge=1, le=1000)
@@ -117,7 +144,9 @@ class ValkeySettings(RespSettings):
 
 
 class EmbeddedSettings(_Section):
-    path: Path = Field(Path("/var/lib/valkyrie/store.db"), description="SQLite database")
+    path: Path = Field(
+        Path("/var/lib/valkyrie/store.db"), description="SQLite database; left out: store.db in state_dir"
+    )
     max_values_mb: int = Field(64, ge=1, le=65536, description="what `set` may fill in all")
 
 

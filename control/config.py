@@ -7,10 +7,19 @@ Limits, exempts, bans and attachments are not settings: they live in the state a
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from valkyrie.adapters.settings import StoreSettings, SyncSettings
 from valkyrie.control.errors import InvalidInput
@@ -18,6 +27,7 @@ from valkyrie.control.prefix import canonical_prefix
 
 DEFAULT_PATH = Path("/etc/valkyrie/valkyrie.yaml")
 MAX_SETTINGS_BYTES = 1 << 20
+SECRET_WORD = re.compile(r"pass|secret|token|auth|api_?key|^key$|pwd")
 
 
 def _prefix(text: str) -> str:
@@ -83,7 +93,7 @@ class Settings(_Section):
         (), max_length=1024, description="prefixes whose packets are never dropped"
     )
     audit: AuditSettings = AuditSettings()
-    store: StoreSettings = StoreSettings()
+    store: StoreSettings = Field(StoreSettings(), validate_default=True)
     sync: SyncSettings = SyncSettings()
 
     @field_validator("state_dir", "socket", "bpffs")
@@ -92,6 +102,15 @@ class Settings(_Section):
         if not value.is_absolute():
             raise ValueError(f"must be an absolute path, as /{value}")
         return value
+
+    @field_validator("store")
+    @classmethod
+    def _beside_the_state(cls, store: StoreSettings, info: ValidationInfo) -> StoreSettings:
+        """The embedded store lies in state_dir unless it is told where."""
+        if "path" in store.embedded.model_fields_set or "state_dir" not in info.data:
+            return store
+        embedded = store.embedded.model_copy(update={"path": info.data["state_dir"] / "store.db"})
+        return store.model_copy(update={"embedded": embedded})
 
     @field_validator("protect")
     @classmethod
@@ -158,7 +177,7 @@ def parse_settings(raw: bytes, origin: str) -> Settings:
         field = _dotted(path)
         raise InvalidInput(
             f"{origin}: {_reason(first['type'], first['msg'], field)}",
-            _known_fields(path) if first["type"] == "extra_forbidden" else f"correct {field}",
+            _unknown_hint(path) if first["type"] == "extra_forbidden" else f"correct {field}",
             where=f"line {_line_of(document, path)}, field {field}",
         ) from error
 
@@ -189,6 +208,15 @@ def _line_of(document: Any, path: tuple[int | str, ...]) -> int:
             break
         line = int(mark[0]) + 1
     return line
+
+
+def _unknown_hint(path: tuple[int | str, ...]) -> str:
+    if path and SECRET_WORD.search(str(path[-1]).lower()):
+        return (
+            "secrets do not stand in the settings: run `valkyrie-ctl creds set NAME` and write "
+            "`credential: NAME` here"
+        )
+    return _known_fields(path)
 
 
 def _known_fields(path: tuple[int | str, ...]) -> str:

@@ -105,3 +105,12 @@ def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput) as caught:
         load_settings(file)
     assert "larger than" in caught.value.what
+
+
+def test_the_embedded_store_lies_beside_the_state_unless_told_where(tmp_path: Path) -> None:
+    assert Settings(state_dir=tmp_path).store.embedded.path == tmp_path / "store.db"
+    told = parse_settings(b"state_dir: /srv/v\nstore: {embedded: {path: /srv/other.db}}", "valkyrie.yaml")
+    assert told.store.embedded.path == Path("/srv/other.db")
+    assert parse_settings(b"state_dir: /srv/v", "valkyrie.yaml").store.embedded.path == Path(
+        "/srv/v/store.db"
+    )
