@@ -156,7 +156,7 @@ struct guard {
 };
 
 struct ruleset {
-  u32 limits;     /* positions in use */
+  u32 limits;     /* positions that packets are held against */
   u32 dimensions; /* bit per enum dimension */
   u32 src4_root;  /* leaf: class */
   u32 src6_root;
@@ -169,8 +169,8 @@ struct ruleset {
   u32 kernel_bans;     /* 1: some limit bans, so look bans up */
   u32 event_sample;    /* one drop in this many is reported; 0: none */
   u32 event_rate;      /* events a second and CPU, at most */
-  u32 reserved;
-  u64 serial; /* of the ruleset, rises with every change */
+  u32 positions;       /* in use: after `limits`, those for calls alone (key `id`) */
+  u64 serial;          /* of the ruleset, rises with every change */
 };
 
 struct control {
@@ -188,6 +188,8 @@ struct bucket_set {
 
 /* The uid that bans made by the kernel carry: a ban is a bucket whose TAT is its expiry. */
 #define UID_BAN 32767
+/* Buckets of limits that callers bring themselves (struct call): the key is 16 opaque bytes. */
+#define UID_CALL 32766
 #define UID_MASK 0x7fff
 #define UID_IPV6_PAIR 0x8000 /* addr holds 8 bytes of each end */
 
@@ -307,6 +309,108 @@ struct test_control {
   u32 flags;
   u16 reason; /* answer: enum reason */
   u16 slot;   /* answer: of the limit that dropped, or NO_SLOT */
+};
+
+/* A call: a test run of the program `call`, whose packet is a struct call and then its entries.
+ * Each entry becomes its answer in place. No more fit a packet of 3,520 bytes. */
+#define CALL_ENTRIES 64
+#define CALL_CONSUME 1 /* take tokens of declared limit `uid` at `position` */
+#define CALL_OWN 2     /* the same of a plan that the caller brings, under UID_CALL */
+#define CALL_RESTORE 3 /* see to it that buckets are at least so far from full */
+
+#define CALL_DONE 1    /* every entry is answered */
+#define CALL_STALE 2   /* another limit lies at the position: look it up again */
+#define CALL_RETIRED 3 /* another table has taken over: open the pins again */
+#define CALL_WRONG 4   /* no such request */
+
+struct call {
+  u64 magic; /* control.test_magic, to set the clock */
+  u64 now;   /* ns since boot, if magic is right and this is not 0 */
+  u64 mult;  /* CALL_OWN: the plan */
+  u64 tau;
+  u32 shift;
+  u16 uid; /* UID_CALL and UID_BAN lie at no position */
+  u16 position;
+  u32 count;
+  u8 op;
+  u8 told; /* the answer: CALL_DONE and so on */
+  u8 at;   /* entries answered; 0 in the request */
+  u8 reserved;
+};
+
+#define CALL_FINGERPRINT 1 /* dst[0] is the bucket's fingerprint, in host order */
+
+/* Addresses as in struct event; an opaque key is the source. What the limit's key leaves out is not
+ * read. */
+struct call_entry {
+  u64 src[2];
+  u64 dst[2];
+  u16 sport;
+  u16 dport;
+  u8 protocol;
+  u8 flags;
+  u16 reserved;
+  u64 amount; /* tokens, at most 2^31 - 1; CALL_RESTORE: time units short of full */
+};
+
+#define CALL_TAKEN 1
+#define CALL_REFUSED 2
+#define CALL_CONTENDED 3 /* nothing was taken: ask again */
+
+struct call_answer {
+  u64 level; /* time units short of full, afterwards */
+  u64 cost;  /* of what was asked for; ~0: more than any bucket holds */
+  u64 mult;  /* the plan in force for this key */
+  u64 tau;
+  u32 shift;
+  u32 verdict;
+  u64 amount; /* as asked */
+};
+
+/* Values that applications keep: a test run of the program `value`, whose packet is a struct
+ * value_call and then data in whole words. */
+#define VALUE_BYTES 1024
+#define VALUE_LOCKS 1024
+#define VALUE_GET 1 /* with room for VALUE_BYTES: the data too */
+#define VALUE_SET 2
+#define VALUE_DELETE 3
+#define VALUE_ADD 4
+#define VALUE_SWEEP 5 /* delete it if it has expired */
+
+#define VALUE_DONE 1
+#define VALUE_ABSENT 2
+#define VALUE_FULL 3
+#define VALUE_NO_INTEGER 4 /* or the sum is none of 64 bits */
+#define VALUE_CONTENDED 5  /* nothing was done: ask again */
+#define VALUE_WRONG 6
+#define VALUE_RETIRED 7 /* another map has taken over: open the pins again */
+
+#define VALUE_IS_BYTES 0
+#define VALUE_IS_INTEGER 1
+
+struct value_key {
+  u64 word[4]; /* BLAKE2b-256 of the key */
+};
+
+struct value {
+  u64 expires; /* ns since boot, suspended time included; 0: never */
+  s64 integer;
+  u32 length;
+  u32 kind;
+  u64 data[128];
+};
+
+struct value_call {
+  u64 key[4];
+  u64 magic; /* as in struct call */
+  u64 now;
+  u64 lasts;   /* ns from now on, 0: for ever; the answer: what is left of it */
+  s64 integer; /* to set or add; the answer: the value or sum */
+  u32 length;
+  u8 op;
+  u8 told;
+  u8 kind;
+  u8 reserved;
 };
 
 #endif

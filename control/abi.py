@@ -68,9 +68,40 @@ REASONS: Final = len(Reason)
 MAX_EXTENSIONS: Final = 8
 CAS_TRIES: Final = 16
 UID_BAN: Final = 32767
+UID_CALL: Final = 32766
 UID_MASK: Final = 0x7FFF
 UID_IPV6_PAIR: Final = 0x8000
 TEST_EXPLAIN: Final = 1
+
+CALL_ENTRIES: Final = 64
+CALL_CONSUME: Final = 1
+CALL_OWN: Final = 2
+CALL_RESTORE: Final = 3
+CALL_DONE: Final = 1
+CALL_STALE: Final = 2
+CALL_RETIRED: Final = 3
+CALL_WRONG: Final = 4
+CALL_FINGERPRINT: Final = 1
+CALL_TAKEN: Final = 1
+CALL_REFUSED: Final = 2
+CALL_CONTENDED: Final = 3
+
+VALUE_BYTES: Final = 1024
+VALUE_LOCKS: Final = 1024
+VALUE_GET: Final = 1
+VALUE_SET: Final = 2
+VALUE_DELETE: Final = 3
+VALUE_ADD: Final = 4
+VALUE_SWEEP: Final = 5
+VALUE_DONE: Final = 1
+VALUE_ABSENT: Final = 2
+VALUE_FULL: Final = 3
+VALUE_NO_INTEGER: Final = 4
+VALUE_CONTENDED: Final = 5
+VALUE_WRONG: Final = 6
+VALUE_RETIRED: Final = 7
+VALUE_IS_BYTES: Final = 0
+VALUE_IS_INTEGER: Final = 1
 
 
 def _struct(*fields: tuple[Any, ...]) -> np.dtype[np.void]:
@@ -110,7 +141,7 @@ RULESET: Final = _struct(
     ("kernel_bans", "u4"),
     ("event_sample", "u4"),
     ("event_rate", "u4"),
-    ("reserved", "u4"),
+    ("positions", "u4"),
     ("serial", "u8"),
 )
 CONTROL: Final = _struct(("abi", "u4"), ("active", "u4"), ("secret", "u8", 2), ("test_magic", "u8"))
@@ -167,4 +198,53 @@ EXPLANATION: Final = _struct(
 )
 TEST_CONTROL: Final = _struct(
     ("magic", "u8"), ("now", "u8"), ("flags", "u4"), ("reason", "u2"), ("slot", "u2")
+)
+CALL: Final = _struct(
+    ("magic", "u8"),
+    ("now", "u8"),
+    ("mult", "u8"),
+    ("tau", "u8"),
+    ("shift", "u4"),
+    ("uid", "u2"),
+    ("position", "u2"),
+    ("count", "u4"),
+    ("op", "u1"),
+    ("told", "u1"),
+    ("at", "u1"),
+    ("reserved", "u1"),
+)
+CALL_ENTRY: Final = _struct(
+    ("src", "u8", 2),
+    ("dst", "u8", 2),
+    ("sport", "u2"),
+    ("dport", "u2"),
+    ("protocol", "u1"),
+    ("flags", "u1"),
+    ("reserved", "u2"),
+    ("amount", "u8"),
+)
+CALL_ANSWER: Final = _struct(
+    ("level", "u8"),
+    ("cost", "u8"),
+    ("mult", "u8"),
+    ("tau", "u8"),
+    ("shift", "u4"),
+    ("verdict", "u4"),
+    ("amount", "u8"),
+)
+VALUE_KEY: Final = _struct(("word", "u8", 4))
+VALUE: Final = _struct(
+    ("expires", "u8"), ("integer", "i8"), ("length", "u4"), ("kind", "u4"), ("data", "u8", VALUE_BYTES // 8)
+)
+VALUE_CALL: Final = _struct(
+    ("key", "u8", 4),
+    ("magic", "u8"),
+    ("now", "u8"),
+    ("lasts", "u8"),
+    ("integer", "i8"),
+    ("length", "u4"),
+    ("op", "u1"),
+    ("told", "u1"),
+    ("kind", "u1"),
+    ("reserved", "u1"),
 )

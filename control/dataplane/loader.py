@@ -6,6 +6,7 @@
 Prints one JSON object: the program's id, tag and maps, or the error's code, what, hint and log.
 Maps that are pinned already are opened and keep what they hold. The program takes the name
 `police` only when all has succeeded; after a failure nothing is pinned that was not before.
+With --values N it builds the programs `call` and `value` beside it instead.
 """
 
 import argparse
@@ -22,12 +23,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from valkyrie.control import abi
-from valkyrie.control.dataplane import bpf, complaint, headers, layout, pins, source
+from valkyrie.control.dataplane import bpf, complaint, headers, layout, pins, source, values
 from valkyrie.control.dataplane.complaint import Rejected
 from valkyrie.control.errors import PermissionRefused, Unavailable, ValkyrieError
-
-CONTINUED = "police_more"
-
 
 def import_bcc() -> Any:
     """BCC's Python module. Raises Unavailable when it is not there, or is another `bcc`."""
@@ -99,24 +97,26 @@ def _load(bcc: Any, module: Any, function: str, log: BinaryIO) -> int:
     raise Rejected(f"the kernel's verifier refused the program: {cause}", "report it with `uname -r`", said)
 
 
-def _continue_with(fd: int, pin_dir: Path, place: int) -> None:
+def _continue_with(fd: int, array_path: Path, place: int) -> None:
     """Let the program's tail calls find their continuation: each build has a place of its own, so
     that an older build still attached goes on with the code it was made for.
     """
-    with bpf.opened(pin_dir / "continuation") as array:
+    with bpf.opened(array_path) as array:
         bpf.map_update(array, place.to_bytes(4, sys.byteorder), fd.to_bytes(4, sys.byteorder))
 
 
-def _pin(fd: int, pin_dir: Path) -> None:
+def _pin(fd: int, path: Path) -> None:
     """Pin beside the old program and rename over it, so that there is always one."""
-    fresh = pin_dir / f"{pins.PROGRAM}_new"  # bpffs takes no dot in a name
+    fresh = path.with_name(f"{path.name}_new")  # bpffs takes no dot in a name
     fresh.unlink(missing_ok=True)
     bpf.obj_pin(fd, fresh)
-    fresh.rename(pin_dir / pins.PROGRAM)
+    fresh.rename(path)
 
 
-def load(pin_dir: Path, sizes: source.Sizes, main: Path = source.MAIN) -> dict[str, Any]:
-    """Compile, load and pin; the program's identity.
+def load(
+    pin_dir: Path, sizes: source.Sizes, main: Path = source.MAIN, face: source.Face = source.POLICE
+) -> dict[str, Any]:
+    """Compile, load and pin; the first program's identity.
 
     Raises Conflict if pinned maps do not fit (a migration is needed), Rejected if the compiler or
     verifier says no, Unavailable or PermissionRefused for what the host lacks.
@@ -139,12 +139,14 @@ def load(pin_dir: Path, sizes: source.Sizes, main: Path = source.MAIN) -> dict[s
     try:
         with tempfile.TemporaryFile() as log:
             module = _compile(bcc, text, flags, log)
-            fd = _load(bcc, module, pins.PROGRAM, log)
-            if CONTINUED in text:
-                _continue_with(_load(bcc, module, CONTINUED, log), pin_dir, place)
+            fds = {name: _load(bcc, module, name, log) for name in face.programs}
+            if face.continued in text:
+                more = fds.get(face.continued) or _load(bcc, module, face.continued, log)
+                _continue_with(more, pin_dir / face.continuation, place)
         layout.check(pin_dir, sizes)
-        _pin(fd, pin_dir)
-        info = bpf.prog_info(fd)
+        for name, fd in fds.items():
+            _pin(fd, pin_dir / name)
+        info = bpf.prog_info(fds[face.programs[0]])
     except BaseException:
         pins.remove(pin_dir, pins.pinned(pin_dir) - before)
         raise
@@ -159,6 +161,17 @@ def load(pin_dir: Path, sizes: source.Sizes, main: Path = source.MAIN) -> dict[s
     }
 
 
+def load_call(pin_dir: Path, sizes: source.Sizes, count: int) -> dict[str, Any]:
+    """The programs for calls, beside a `police` that is pinned there. Raises as load()."""
+    before = pins.pinned(pin_dir)
+    values.make_room(pin_dir, count)
+    try:
+        return load(pin_dir, sizes, source.CALL_MAIN, source.CALL)
+    except BaseException:
+        pins.remove(pin_dir, pins.pinned(pin_dir) - before)
+        raise
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the loader; the exit status is the error's, 0 if all went well."""
     parser = argparse.ArgumentParser(
@@ -171,10 +184,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--nodes", type=int, required=True, help="search tree nodes a generation")
     parser.add_argument("--cpus", type=int, default=source.possible_cpus(), help="possible CPUs of the host")
     parser.add_argument("--source", type=Path, default=source.MAIN, help="the program's main file")
+    parser.add_argument("--values", type=int, help="build the programs for calls, with room for so many values")
     given = parser.parse_args(arguments)
     faulthandler.enable()  # LLVM dies of code its BPF back end cannot lower: say so
+    sizes = source.Sizes(given.sets, given.nodes, given.cpus)
     try:
-        answer = load(given.pin_dir, source.Sizes(given.sets, given.nodes, given.cpus), given.source)
+        if given.values is None:
+            answer = load(given.pin_dir, sizes, given.source)
+        else:
+            answer = load_call(given.pin_dir, sizes, given.values)
     except ValkyrieError as error:
         failure = {"ok": False, "code": error.code, "what": error.what, "hint": error.hint}
         print(json.dumps({**failure, "log": getattr(error, "log", "")}))

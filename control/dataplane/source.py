@@ -12,9 +12,26 @@ from pathlib import Path
 
 from valkyrie.control.errors import DataplaneError
 
-MAIN = Path(__file__).resolve().parent.parent.parent / "bpf" / "valkyrie.bpf.c"
+FOLDER = Path(__file__).resolve().parent.parent.parent / "bpf"
+MAIN = FOLDER / "valkyrie.bpf.c"
+CALL_MAIN = FOLDER / "call.bpf.c"
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]+"([^"]+)"[ \t]*(?:(?://|/\*).*)?$')
 CPUS = Path("/sys/devices/system/cpu/possible")
+
+
+@dataclass(frozen=True)
+class Face:
+    """What is built from one main file: the functions that are pinned as programs, and which function
+    their tail calls go on with, by a place in which map of programs.
+    """
+
+    programs: tuple[str, ...]
+    continued: str
+    continuation: str
+
+
+POLICE = Face(("police",), "police_more", "continuation")
+CALL = Face(("call", "value"), "call", "call_continuation")
 
 
 @dataclass(frozen=True)

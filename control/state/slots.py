@@ -15,7 +15,7 @@ from valkyrie.control import abi
 from valkyrie.control.errors import Conflict
 
 SLOTS = abi.MAX_LIMITS
-LAST_UID = abi.UID_BAN - 1
+LAST_UID = abi.UID_CALL - 1
 
 
 @dataclass(frozen=True)
