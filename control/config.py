@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -222,5 +222,8 @@ def _unknown_hint(path: tuple[int | str, ...]) -> str:
 def _known_fields(path: tuple[int | str, ...]) -> str:
     model: Any = Settings
     for part in path[:-1]:
-        model = model.model_fields[part].annotation
+        found = getattr(model, "model_fields", {}).get(part)
+        # Of `true or a section` the section is meant; pydantic's path then names its class next.
+        kinds = () if found is None else (found.annotation, *get_args(found.annotation))
+        model = next((kind for kind in kinds if hasattr(kind, "model_fields")), model)
     return "known here: " + ", ".join(model.model_fields)

@@ -12,6 +12,7 @@ from typing import Any
 from starlette.responses import StreamingResponse
 
 from valkyrie.control.api import models
+from valkyrie.control.api.credentials import CREDENTIAL_ROUTES
 from valkyrie.control.api.route import LARGE_BODY, Call, Route
 from valkyrie.control.service.events import Follower
 from valkyrie.control.service.service import Service
@@ -226,4 +227,5 @@ ROUTES: tuple[Route, ...] = (
         "GET", "/v1/audit", "Who changed what, the newest first", audit,
         query={"count": f"at most so many, up to {MOST_AUDIT}"},
     ),
+    *CREDENTIAL_ROUTES,
 )  # fmt: skip

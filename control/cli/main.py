@@ -25,6 +25,7 @@ TABLE = {
     "top": f"{HERE}.top:top",
     "events": f"{HERE}.events:events",
     "audit": f"{HERE}.audit:audit",
+    "creds": f"{HERE}.credentials:creds",
     "completion": f"{HERE}.completion:completion",
 }
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 import asyncio
 
 from valkyrie.control.config import Settings
-from valkyrie.control.service.clock import Clock
+from valkyrie.control.service.clock import RANDOM_BYTES, Clock
 from valkyrie.control.service.core import Core
+from valkyrie.control.service.credentials import Credentials
 from valkyrie.control.service.drops import Drops
 from valkyrie.control.service.engine import Engine
 from valkyrie.control.service.events import Hub
@@ -27,6 +28,7 @@ class Service:
 
     def __init__(self, settings: Settings, state: State, engine: Engine, clock: Clock) -> None:
         self.core = Core(settings, state, engine, clock)
+        self.credentials = Credentials(self.core, RANDOM_BYTES)
         self.hub = Hub(clock)
         self.limits = Limits(self.core)
         self.guards = Guards(self.core)
@@ -44,6 +46,7 @@ class Service:
         await self.nics.restore(strays=True)
         await self.core.in_turn(self.core.engine.finish)
         await self.core.in_turn(self.core.settle)
+        await self.credentials.start()
 
     async def sweep(self) -> None:
         """What time asks for, some seconds apart: expiry, clocks that were set, what failed before."""
