@@ -12,6 +12,7 @@ node, so that one script may touch many buckets; shards spread an appliance over
 
 from __future__ import annotations
 
+import re
 from hashlib import blake2b
 from zlib import crc32
 
@@ -59,6 +60,12 @@ def record_in(name: str) -> tuple[str, Record]:
     if not group or len(raw) != 18:
         raise ValueError(f"no bucket's name: {name[:64]!r}")
     return group, Record(int.from_bytes(raw[:2], "big"), raw[2:], pair6)
+
+
+def appliance_of(name: str | None, host: str) -> str:
+    """The appliance's name in the stores: that of the settings, else the host's in the letters allowed."""
+    allowed = re.sub(r"[^a-z0-9._-]+", "-", host.lower()).lstrip("._-")[:63]
+    return name or allowed or "valkyrie"
 
 
 def shard_of(bucket: str) -> int:
