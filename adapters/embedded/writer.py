@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The thread that the database belongs to. Calls that wait together become one transaction.
+
+The event loop hands over jobs and awaits futures: it never waits for the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any, TypeVar
+
+from valkyrie.adapters.embedded.buckets import Buckets
+from valkyrie.adapters.embedded.clock import FileClock
+from valkyrie.adapters.embedded.database import translation
+from valkyrie.adapters.embedded.sweep import Sweeper
+from valkyrie.adapters.errors import StoreConnectionError, StoreUnavailable
+from valkyrie.control.errors import ValkyrieError
+
+T = TypeVar("T")
+
+TRANSACTION_ROWS = 512  # about 3 ms: calls that come meanwhile wait so long at most
+MAX_JOBS = 16_384
+MAX_BYTES = 128 << 20  # of values and documents in jobs that wait; one is always let in
+ALONE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_TOOBIG)  # may be one job's fault
+
+
+@dataclass(slots=True)
+class Act:
+    """What a job acts on: one transaction, at one instant of the file's clock (ns)."""
+
+    connection: sqlite3.Connection
+    buckets: Buckets
+    now: int
+
+
+@dataclass(slots=True)
+class _Job:
+    """`run` either raises before it has changed anything, or succeeds."""
+
+    run: Callable[[Act], Any]
+    writes: bool
+    rows: int
+    size: int
+    future: asyncio.Future[Any]
+
+
+_Outcome = tuple[Any, Exception | None]
+
+
+class Writer:
+    """Runs jobs in order. `submit` and `close` are for tasks of the loop that made it."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, clock: FileClock) -> None:
+        self._connection = connection
+        self._path = path
+        self._clock = clock
+        self._sweeper = Sweeper()
+        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._jobs = 0
+        self._bytes = 0
+        self._closed = False
+        self.transactions = 0
+        self._thread = Thread(target=self._serve, name="valkyrie-store", daemon=True)
+        self._thread.start()
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    @property
+    def waiting(self) -> int:
+        return self._jobs
+
+    async def submit(
+        self, run: Callable[[Act], T], *, writes: bool = True, rows: int = 1, size: int = 0
+    ) -> T:
+        """Have `run` called in a transaction; returns after it is committed."""
+        if self._closed:
+            raise StoreConnectionError(f"the store {self._path} is closed", "open it again")
+        if self._jobs >= MAX_JOBS or (self._jobs and self._bytes + size > MAX_BYTES):
+            raise StoreUnavailable(
+                f"{self._jobs} calls wait for the store {self._path}",
+                "call it less often, or use a faster disk",
+            )
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._jobs += 1
+        self._bytes += size
+        self._queue.put(_Job(run, writes, rows, size, future))
+        return await future
+
+    async def close(self) -> None:
+        """Run what was submitted, then close the connection."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _serve(self) -> None:
+        going_on = True
+        while going_on:
+            batch, going_on = self._next()
+            if batch:
+                outcomes = self._perform(batch)
+                with contextlib.suppress(RuntimeError):  # the loop has gone: so have those who waited
+                    self._loop.call_soon_threadsafe(self._settle, batch, outcomes)
+        self._connection.close()
+
+    def _next(self) -> tuple[list[_Job], bool]:
+        """The jobs that wait, up to a transaction's worth, and whether there may be more."""
+        job = self._queue.get()
+        batch: list[_Job] = []
+        rows = 0
+        while job is not None:
+            batch.append(job)
+            rows += job.rows
+            if rows >= TRANSACTION_ROWS:
+                return batch, True
+            try:
+                job = self._queue.get_nowait()
+            except Empty:
+                return batch, True
+        return batch, False
+
+    def _settle(self, batch: list[_Job], outcomes: list[_Outcome]) -> None:
+        """On the loop: wake those who wait."""
+        for job, (result, error) in zip(batch, outcomes, strict=True):
+            self._jobs -= 1
+            self._bytes -= job.size
+            if job.future.cancelled():
+                continue
+            if error is None:
+                job.future.set_result(result)
+            else:
+                job.future.set_exception(error)
+
+    def _perform(self, batch: list[_Job]) -> list[_Outcome]:
+        try:
+            return self._transact(batch)
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if len(batch) > 1 and code in ALONE:
+                return [outcome for job in batch for outcome in self._perform([job])]
+            # One for each: an exception that is raised in many tasks grows their traces.
+            return [(None, translation(error, self._path)) for _ in batch]
+        except Exception as error:  # noqa: BLE001 a bug in a job must reach who called, not end the thread
+            return [(None, error)] * len(batch)
+
+    def _transact(self, batch: Sequence[_Job]) -> list[_Outcome]:
+        """All jobs in one transaction. Raises when none of them had an effect."""
+        connection = self._connection
+        writes = any(job.writes for job in batch)
+        connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+        try:
+            now = self._clock.now()
+            act = Act(connection, Buckets(connection, now), now)
+            outcomes = [_outcome(job, act) for job in batch]
+            act.buckets.flush()
+            if writes:
+                self._clock.note(connection, now)
+                self._sweeper.sweep(connection, now, sum(job.rows for job in batch if job.writes))
+            connection.execute("COMMIT")
+        except BaseException:
+            # SQLite has rolled back by itself after a full disk or an I/O error.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        self.transactions += 1
+        return outcomes
+
+
+def _outcome(job: _Job, act: Act) -> _Outcome:
+    try:
+        return job.run(act), None
+    except ValkyrieError as error:
+        return None, error
