@@ -6,11 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from valkyrie.control.dataplane import bpf, layout, pins, source
+from valkyrie.control.dataplane import bpf, layout, pins, source, values
 from valkyrie.control.dataplane.complaint import Rejected
 from valkyrie.control.errors import (
     Conflict,
@@ -92,11 +93,13 @@ def adoptable(pin_dir: Path, sizes: source.Sizes, record: Build | None, wanted: 
     return info.id == record.prog_id and info.tag == record.tag
 
 
-def run_loader(pin_dir: Path, sizes: source.Sizes, main: Path = source.MAIN) -> dict[str, Any]:
+def run_loader(
+    pin_dir: Path, sizes: source.Sizes, main: Path = source.MAIN, *, more: Sequence[str] = ()
+) -> dict[str, Any]:
     """The loader's answer. Raises what the loader raised; leaves no new pin behind a failure."""
     before = pins.pinned(pin_dir)
     command = [
-        sys.executable, "-m", LOADER, "--pin-dir", str(pin_dir), "--source", str(main),
+        sys.executable, "-m", LOADER, "--pin-dir", str(pin_dir), "--source", str(main), *more,
         "--sets", str(sizes.sets), "--nodes", str(sizes.nodes), "--cpus", str(sizes.cpus),
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
@@ -143,7 +146,39 @@ def ensure(pin_dir: Path, sizes: source.Sizes, record_path: Path, main: Path = s
     if record is not None and adoptable(pin_dir, sizes, record, wanted):
         return Outcome("adopted", record, 0.0)
     how: Literal["built", "upgraded"] = "upgraded" if "buckets" in pins.pinned(pin_dir) else "built"
-    answer = run_loader(pin_dir, sizes, main)
+    return _recorded(how, run_loader(pin_dir, sizes, main), record_path)
+
+
+def _recorded(how: Literal["built", "upgraded"], answer: Mapping[str, Any], record_path: Path) -> Outcome:
     build = Build(answer["abi"], answer["digest"], answer["tag"], answer["prog_id"], tuple(answer["map_ids"]))
     write_record(record_path, build)
     return Outcome(how, build, float(answer["seconds"]))
+
+
+def ensure_call(pin_dir: Path, sizes: source.Sizes, record_path: Path, count: int) -> Outcome:
+    """The programs for calls, beside the `police` that is pinned there, and room for `count` values.
+
+    Raises as ensure(); then those that were pinned stay. Takes a second if they must be built, so the
+    packets' program comes first.
+    """
+    wanted = source.digest(source.expand(source.CALL_MAIN), sizes)
+    record = read_record(record_path)
+    if record is not None and _call_adoptable(pin_dir, record, wanted, count):
+        return Outcome("adopted", record, 0.0)
+    how: Literal["built", "upgraded"] = (
+        "upgraded" if source.CALL.programs[0] in pins.pinned(pin_dir) else "built"
+    )
+    return _recorded(how, run_loader(pin_dir, sizes, more=("--values", str(count))), record_path)
+
+
+def _call_adoptable(pin_dir: Path, record: Build, wanted: str, count: int) -> bool:
+    """Whether the programs of this source are pinned there and work on the buckets that are."""
+    needed = {*source.CALL.programs, source.CALL.continuation, values.VALUES, values.LOCKS, "buckets"}
+    if record.digest != wanted or not needed <= pins.pinned(pin_dir):
+        return False
+    with bpf.opened(pin_dir / source.CALL.programs[0]) as fd:
+        info = bpf.prog_info(fd)
+    with bpf.opened(pin_dir / "buckets") as fd:
+        buckets = bpf.map_info(fd).id
+    same = info.id == record.prog_id and info.tag == record.tag
+    return same and buckets in info.map_ids and values.room(pin_dir) == count

@@ -27,6 +27,7 @@ from valkyrie.control.dataplane import bpf, complaint, headers, layout, pins, so
 from valkyrie.control.dataplane.complaint import Rejected
 from valkyrie.control.errors import PermissionRefused, Unavailable, ValkyrieError
 
+
 def import_bcc() -> Any:
     """BCC's Python module. Raises Unavailable when it is not there, or is another `bcc`."""
     hint = "install it: apt install python3-bpfcc"
@@ -184,7 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--nodes", type=int, required=True, help="search tree nodes a generation")
     parser.add_argument("--cpus", type=int, default=source.possible_cpus(), help="possible CPUs of the host")
     parser.add_argument("--source", type=Path, default=source.MAIN, help="the program's main file")
-    parser.add_argument("--values", type=int, help="build the programs for calls, with room for so many values")
+    parser.add_argument("--values", type=int, help="build the programs for calls, for so many values")
     given = parser.parse_args(arguments)
     faulthandler.enable()  # LLVM dies of code its BPF back end cannot lower: say so
     sizes = source.Sizes(given.sets, given.nodes, given.cpus)

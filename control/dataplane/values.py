@@ -24,6 +24,12 @@ def _fits(fd: int, count: int) -> bool:
     return (info.value_size, info.max_entries) == (abi.VALUE.itemsize, count)
 
 
+def room(pin_dir: Path) -> int:
+    """For how many values there is room."""
+    with bpf.opened(pin_dir / VALUES) as fd:
+        return bpf.map_info(fd).max_entries
+
+
 def make_room(pin_dir: Path, count: int) -> None:
     """See to it that the pinned map of values has room for `count`.
 
