@@ -13,17 +13,15 @@ node, so that one script may touch many buckets; shards spread an appliance over
 from __future__ import annotations
 
 import re
-from hashlib import blake2b
 from zlib import crc32
 
 from valkyrie.adapters.limit import Limit
-from valkyrie.control.dataplane.keyname import Record, record_of
-from valkyrie.control.errors import InvalidInput
+from valkyrie.control.dataplane.keyname import MAX_OPAQUE_BYTES, Record, opaque, record_of
 
 SHARDS = 16
 CALLERS = "_call"  # the group of callers' own limits; no declared limit's name begins so
 BANS = "_ban"  # bans made by limits: a bucket whose TAT is the expiry
-MAX_KEY_BYTES = 1024
+MAX_KEY_BYTES = MAX_OPAQUE_BYTES
 
 
 def bucket_of(limit: Limit, key: str) -> str:
@@ -35,16 +33,6 @@ def bucket_of(limit: Limit, key: str) -> str:
     if limit.declared:
         return name_of(limit.name, opaque(key))
     return name_of(CALLERS, opaque(f"{limit.name}\0{key}"))
-
-
-def opaque(key: str) -> Record:
-    """The record of a key that is any text: its 128-bit hash. Raises InvalidInput when it is too long."""
-    raw = key.encode()
-    if not 0 < len(raw) <= MAX_KEY_BYTES:
-        raise InvalidInput(
-            f"a key of {len(raw)} bytes", f"keys have 1 to {MAX_KEY_BYTES} bytes of UTF-8", key[:32]
-        )
-    return Record(0, blake2b(raw, digest_size=16).digest())
 
 
 def name_of(group: str, record: Record) -> str:

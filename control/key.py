@@ -40,7 +40,7 @@ class KeySpec:
     @property
     def is_shared(self) -> bool:
         """Whether many hosts use one bucket, so that several CPUs are at it at once."""
-        return (self.src4 or 0) < 32 and (self.dst4 or 0) < 32
+        return not self.id and (self.src4 or 0) < 32 and (self.dst4 or 0) < 32
 
 
 ID = KeySpec(id=True)

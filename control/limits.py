@@ -75,10 +75,27 @@ class Limit(_Model):
     def _canonical_key(cls, text: str) -> str:
         return _field("key", lambda: format_key(parse_key(text)))
 
+    @field_validator("key")
+    @classmethod
+    def _match_fits_key(cls, text: str, info: ValidationInfo) -> str:
+        if text == "id" and info.data.get("match"):
+            what = "a limit with key id is for calls alone: no packet has such a key"
+            raise InvalidInput(what, "leave match out, or choose a key that packets have, as src", "match")
+        return text
+
     @field_validator("rate")
     @classmethod
     def _canonical_rate(cls, text: str) -> str:
         return _field("rate", lambda: format_rate(_rate_of(text)))
+
+    @field_validator("action")
+    @classmethod
+    def _action_fits_key(cls, action: str, info: ValidationInfo) -> str:
+        if action == "ban" and info.data.get("key") == "id":
+            raise InvalidInput(
+                "a limit with key id cannot ban: its keys are no addresses", "action drop", "action"
+            )
+        return action
 
     @field_validator("measure", mode="before")
     @classmethod

@@ -4,9 +4,12 @@
 
 The kernel keeps 20 bytes a key (struct bucket_key). An IPv6 pair with more than two /64 in it does
 not fit: it is named by its source /64 and eight bytes of its hash, `2001:db8::/64>#0123456789abcdef`.
+A caller's own key (`id`) is named by its 128-bit hash, `#` and 32 digits, and found by its text too.
 """
 
+import re
 from dataclasses import dataclass
+from hashlib import blake2b
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from valkyrie.control import abi
@@ -17,6 +20,8 @@ from valkyrie.control.words import PROTOCOLS
 BAN_KEY = KeySpec(src4=32, src6=64)
 EXAMPLE = "write it as `buckets list` shows it, for example 198.51.100.7 or 10.0.0.1>10.0.0.2 dport 443"
 MAX_TEXT = 200
+MAX_OPAQUE_BYTES = 1024
+OPAQUE = re.compile("#([0-9a-f]{32})")
 MAPPED = bytes(10) + b"\xff\xff"
 Address = IPv4Address | IPv6Address
 
@@ -30,7 +35,17 @@ class Record:
     pair6: bool = False
 
 
-def _paired(spec: KeySpec) -> bool:
+def opaque(key: str) -> Record:
+    """The record of a key that is any text: its 128-bit hash. Raises InvalidInput when it is too long."""
+    raw = key.encode()
+    if not 0 < len(raw) <= MAX_OPAQUE_BYTES:
+        raise InvalidInput(
+            f"a key of {len(raw)} bytes", f"keys have 1 to {MAX_OPAQUE_BYTES} bytes of UTF-8", key[:32]
+        )
+    return Record(0, blake2b(raw, digest_size=16).digest())
+
+
+def paired(spec: KeySpec) -> bool:
     """Whether the kernel writes the key in the form of two ends."""
     return (spec.src4 is not None and spec.dst4 is not None) or spec.sport
 
@@ -44,6 +59,8 @@ def _network(raw: bytes, length4: int | None, length6: int | None) -> str:
 
 def name_of(record: Record, spec: KeySpec, fingerprint: int) -> str:
     """The key in words, for a bucket of a limit with this key."""
+    if spec.id:
+        return f"#{record.addr.hex()}"
     ends, sport, protocol = _ends(record, spec, fingerprint)
     words = [ends]
     if spec.proto and protocol is not None:
@@ -59,7 +76,7 @@ def name_of(record: Record, spec: KeySpec, fingerprint: int) -> str:
 def _ends(record: Record, spec: KeySpec, fingerprint: int) -> tuple[str, int | None, int | None]:
     """The addresses, the source port and the protocol, as far as the record has them."""
     addr = record.addr
-    if not _paired(spec):
+    if not paired(spec):
         if spec.dst4 is not None:
             return _network(addr, spec.dst4, spec.dst6), None, None
         return (_network(addr, spec.src4, spec.src6) if spec.src4 is not None else ""), None, None
@@ -81,6 +98,9 @@ def record_of(text: str, spec: KeySpec) -> Record:
 
     Raises InvalidInput naming the word that is wrong.
     """
+    if spec.id:
+        hashed = OPAQUE.fullmatch(text)
+        return Record(0, bytes.fromhex(hashed[1])) if hashed else opaque(text)
     words = text[:MAX_TEXT].split()
     addressed = bool(words) and words[0] not in ("proto", "sport", "dport", "global")
     ends = words.pop(0) if addressed else ""
@@ -102,7 +122,7 @@ def record_of(text: str, spec: KeySpec) -> Record:
         left, right = "", left
     src = _masked(left, spec.src4, spec.src6)
     dst = _masked(right, spec.dst4, spec.dst6)
-    if not _paired(spec):
+    if not paired(spec):
         return Record(dport, dst or src or bytes(16))
     sport = _number(numbers, "sport", 65535) if spec.sport else 0
     protocol = _number(numbers, "proto", 255) if spec.proto else 0

@@ -86,8 +86,8 @@ class _Parts:
 
 
 def in_order(limits: Sequence[Limit]) -> list[Limit]:
-    """Limits by position: those with one bucket for all first, then by name."""
-    return sorted(limits, key=lambda limit: (not limit.key_spec.is_global, limit.name))
+    """Limits by position: those with one bucket for all first, then by name; last those for calls alone."""
+    return sorted(limits, key=lambda limit: (limit.key_spec.id, not limit.key_spec.is_global, limit.name))
 
 
 def compile_ruleset(
@@ -283,7 +283,8 @@ def _header(
     serial: int,
 ) -> np.void:
     header: NDArray[Any] = np.zeros(1, abi.RULESET)
-    header["limits"] = len(limits)
+    header["limits"] = sum(not limit.key_spec.id for limit in limits)
+    header["positions"] = len(limits)
     header["dimensions"] = sum(1 << dimension for dimension in [*parts.addresses, *parts.small])
     for prefix, name in (("src", "/SRC"), ("dst", "/DST"), ("guard", "/guards")):
         header[f"{prefix}4_root"], header[f"{prefix}6_root"] = roots.get(name, (NO_TREE, NO_TREE))

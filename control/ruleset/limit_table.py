@@ -12,6 +12,7 @@ from valkyrie.control.ruleset.plans import overrides_by_source, plan_row
 from valkyrie.control.units import parse_duration
 
 _64_ONES = (1 << 64) - 1
+OPAQUE = (_64_ONES, _64_ONES, 0, 0)  # a caller's key takes the source's place, all of it
 IPV4_BITS_BEFORE = 96  # canonical IPv4 addresses are ::ffff:a.b.c.d
 
 
@@ -22,8 +23,8 @@ def limit_row(
     key, measure = limit.key_spec, MEASURES[limit.measure]
     return (
         plan_row(limit.cost, measure, key, cpus),
-        _masks(key.src4, key.dst4, IPV4_BITS_BEFORE),
-        _masks(key.src6, key.dst6, 0),
+        OPAQUE if key.id else _masks(key.src4, key.dst4, IPV4_BITS_BEFORE),
+        OPAQUE if key.id else _masks(key.src6, key.dst6, 0),
         0 if limit.ban_for is None else parse_duration(limit.ban_for),
         override_roots[0],
         uid,
@@ -42,7 +43,7 @@ def key_fields(key: KeySpec) -> int:
         KeyField.SPORT: key.sport,
         KeyField.DPORT: key.dport,
         KeyField.PROTOCOL: key.proto,
-        KeyField.SRC: key.src4 is not None,
+        KeyField.SRC: key.src4 is not None or key.id,
         KeyField.DST: key.dst4 is not None,
     }
     return sum(int(field) for field, there in parts.items() if there)

@@ -273,7 +273,7 @@ class KernelEngine:
             "frame": frame,
             "ip": frame - ETHERNET_BYTES - (VLAN_BYTES if asked.vlan is not None else 0),
         }
-        limits = [world.limits[name] for name in order]
+        limits = [world.limits[name] for name in order[: len(answer.limits)]]  # then those for calls alone
         blamed = [one.name for one in limits if world.allotment.slots[one.name].slot == answer.slot]
         return {
             "verdict": "drop" if answer.drops else "pass",
