@@ -99,6 +99,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, max_values_mb: int) -> 
     connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     (page,) = connection.execute("PRAGMA page_size").fetchone()
+    connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_BYTES // page}")
     # Values twice: pages that they share with free space.
     connection.execute(f"PRAGMA max_page_count = {(BUCKETS_BYTES + 2 * (max_values_mb << 20)) // page}")
     _check_damage(connection, path)

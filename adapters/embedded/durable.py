@@ -12,7 +12,7 @@ from valkyrie.adapters.embedded.writer import Act
 from valkyrie.adapters.stats import OperationMeter
 from valkyrie.control.errors import InvalidInput
 
-BATCH = 500  # buckets a transaction: those who consume meanwhile wait a few milliseconds at most
+BATCH = 250  # buckets a transaction: those who consume meanwhile wait a few milliseconds at most
 PAGE = 1000  # buckets read at once
 MAX_DOCUMENT = 64 << 20
 

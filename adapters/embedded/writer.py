@@ -17,6 +17,7 @@ from threading import Thread
 from typing import Any, TypeVar
 
 from valkyrie.adapters.embedded.buckets import Buckets
+from valkyrie.adapters.embedded.checkpoint import Checkpointer
 from valkyrie.adapters.embedded.clock import FileClock
 from valkyrie.adapters.embedded.database import translation
 from valkyrie.adapters.embedded.sweep import Sweeper
@@ -26,6 +27,7 @@ from valkyrie.control.errors import ValkyrieError
 T = TypeVar("T")
 
 TRANSACTION_ROWS = 512  # about 3 ms: calls that come meanwhile wait so long at most
+LARGE_ROWS = 128
 MAX_JOBS = 16_384
 MAX_BYTES = 128 << 20  # of values and documents in jobs that wait; one is always let in
 ALONE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_TOOBIG)  # may be one job's fault
@@ -64,10 +66,12 @@ class Writer:
         self._sweeper = Sweeper()
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
         self._loop = asyncio.get_running_loop()
+        self._held: _Job | None = None
         self._jobs = 0
         self._bytes = 0
         self._closed = False
         self.transactions = 0
+        self._checkpointer = Checkpointer(path)
         self._thread = Thread(target=self._serve, name="valkyrie-store", daemon=True)
         self._thread.start()
 
@@ -111,17 +115,24 @@ class Writer:
                 outcomes = self._perform(batch)
                 with contextlib.suppress(RuntimeError):  # the loop has gone: so have those who waited
                     self._loop.call_soon_threadsafe(self._settle, batch, outcomes)
+        self._checkpointer.close()
         self._connection.close()
 
     def _next(self) -> tuple[list[_Job], bool]:
-        """The jobs that wait, up to a transaction's worth, and whether there may be more."""
-        job = self._queue.get()
+        """The jobs that wait, up to a transaction's worth, and whether there may be more. A large one goes
+        alone, so that small ones before and after it do not wait for its commit.
+        """
+        job = self._held or self._queue.get()
+        self._held = None
         batch: list[_Job] = []
         rows = 0
         while job is not None:
+            if job.rows >= LARGE_ROWS and batch:
+                self._held = job
+                return batch, True
             batch.append(job)
             rows += job.rows
-            if rows >= TRANSACTION_ROWS:
+            if job.rows >= LARGE_ROWS or rows >= TRANSACTION_ROWS:
                 return batch, True
             try:
                 job = self._queue.get_nowait()
@@ -163,9 +174,10 @@ class Writer:
             act = Act(connection, Buckets(connection, now), now)
             outcomes = [_outcome(job, act) for job in batch]
             act.buckets.flush()
+            written = sum(job.rows for job in batch if job.writes)
             if writes:
                 self._clock.note(connection, now)
-                self._sweeper.sweep(connection, now, sum(job.rows for job in batch if job.writes))
+                self._sweeper.sweep(connection, now, written)
             connection.execute("COMMIT")
         except BaseException:
             # SQLite has rolled back by itself after a full disk or an I/O error.
@@ -173,6 +185,7 @@ class Writer:
                 connection.execute("ROLLBACK")
             raise
         self.transactions += 1
+        self._checkpointer.wrote(written)
         return outcomes
 
 
