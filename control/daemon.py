@@ -27,6 +27,8 @@ from valkyrie.control.service.clock import RANDOM_BYTES, Clock
 from valkyrie.control.service.kernel import KernelEngine
 from valkyrie.control.service.service import Service
 from valkyrie.control.state.store import State
+from valkyrie.control.undumpable import forbid_core_dumps
+from valkyrie.control.sync import Sync, make_sync
 
 if TYPE_CHECKING:
     from valkyrie.control.api.server import Server
@@ -41,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--config", type=Path, help="settings; else $VALKYRIE_CONFIG, else /etc/valkyrie/valkyrie.yaml"
     )
     path = parser.parse_args(arguments).config
+    forbid_core_dumps()
     try:
         settings = load_settings(path)
         logging.basicConfig(
@@ -63,6 +66,9 @@ async def _run(settings: Settings, path: Path | None) -> None:
     listener = bind(settings.socket, write_group=write_group, read_group=read_group)
     engine = KernelEngine(settings, state.secret, RANDOM_BYTES)
     service = Service(settings, state, engine, Clock())
+    sync = make_sync(service.core, engine, service.hub.tell, service.credentials.store, RANDOM_BYTES)
+    if sync is not None:
+        service.keeping = sync
     try:
         # Before the first look at the NICs, so that nothing that happens in between is missed.
         with LinkWatch() as links:
@@ -73,7 +79,7 @@ async def _run(settings: Settings, path: Path | None) -> None:
             from valkyrie.control.api.server import make_server  # noqa: PLC0415
 
             server = make_server(listener, Access(write_group, read_group), service)
-            await _serve(server, path, service, engine, links)
+            await _serve(server, path, service, engine, links, sync)
     finally:
         listener.close()
         settings.socket.unlink(missing_ok=True)
@@ -82,7 +88,12 @@ async def _run(settings: Settings, path: Path | None) -> None:
 
 
 async def _serve(
-    server: Server, path: Path | None, service: Service, engine: KernelEngine, links: LinkWatch
+    server: Server,
+    path: Path | None,
+    service: Service,
+    engine: KernelEngine,
+    links: LinkWatch,
+    sync: Sync | None,
 ) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -96,6 +107,8 @@ async def _serve(
         ),
         loop.create_task(forever("the event reader", lambda: service.drops.pump(engine.events()))),
     ]
+    if sync is not None:
+        tasks.append(loop.create_task(forever("the sync", sync.run)))
     interval = watchdog_interval()
     if interval is not None:
         tasks.append(loop.create_task(ping(interval, notify)))

@@ -53,6 +53,22 @@ def table_fill(table: Mapping[str, int]) -> str:
     return f"{format_count(table['live'])} of {format_count(table['buckets'])} buckets in use ({share:.1f} %)"
 
 
+def kept(sync: Mapping[str, Any]) -> str:
+    """Where the state is kept besides the kernel, and how far behind that is."""
+    from valkyrie.control.units import format_count, format_duration
+
+    if sync["state"] == "off":
+        return "in no store (sync.enabled is off)"
+    where = f"in {sync['store']} as {sync['name']}"
+    if sync["state"] == "starting":
+        return f"{where}: not yet"
+    behind = format_duration(max(1, round(sync["lag_s"])) * NS, 2)
+    if sync["state"] == "ok":
+        owed = f", {format_count(sync['owed'])} buckets to write" if sync["owed"] else ""
+        return f"{where}, {behind} behind{owed}"
+    return f"{where}: {sync['state']} for {behind}: {sync['problem']}"
+
+
 def facts(answer: Mapping[str, Any], now: float) -> Facts:
     from valkyrie.control.units import format_count, format_duration
 
@@ -64,6 +80,7 @@ def facts(answer: Mapping[str, Any], now: float) -> Facts:
         ("prefixes", f"{answer['exempts']} exempt, {answer['bans']} banned"),
         ("protected", ", ".join(answer["protect"]) or "nobody"),
         ("table", table_fill(table)),
+        ("kept", kept(answer["sync"])),
     ]
     for name, meaning in (
         ("evicted_live", "evicted in use"),

@@ -110,14 +110,7 @@ class Core:
         published = False
         try:
             with self.state.transaction() as transaction:
-                transaction.policy(change)
-                transaction.allotment(old.allotment, new.allotment)
-                for name in old.nics.keys() - new.nics.keys():
-                    transaction.drop_nic(name)
-                for name, nic in new.nics.items():
-                    if old.nics.get(name) != nic:
-                        transaction.put_nic(nic)
-                transaction.serial(self.serial + 1)
+                self._write(transaction, new, self.serial + 1, change)
                 write(transaction)
                 self.engine.publish(compiled)
                 published = True
@@ -131,6 +124,18 @@ class Core:
         self.world = new
         self._is_in_force(compiled)
         self._forgive(old, new, change)
+
+    def _write(self, transaction: Transaction, new: World, serial: int, change: PolicyChange) -> None:
+        """What turns the rows of the world in force into those of `new`."""
+        old = self.world
+        transaction.policy(change)
+        transaction.allotment(old.allotment, new.allotment)
+        for name in old.nics.keys() - new.nics.keys():
+            transaction.drop_nic(name)
+        for name, nic in new.nics.items():
+            if old.nics.get(name) != nic:
+                transaction.put_nic(nic)
+        transaction.serial(serial)
 
     def _forgive(self, old: World, new: World, change: PolicyChange) -> None:
         """Nobody waits longer than the plans in force let him: a debt of hours under a limit that was
@@ -177,6 +182,15 @@ class Core:
             wall_now_ns=int(self.clock.wall() * 1e9),
             cache=self._cache,
         )
+
+    def recover(self, world: World, serial: int, actor: Actor, target: str, detail: dict[str, Any]) -> None:
+        """Make `world` that of a state that knows nothing, before start(); all or nothing."""
+        self.compile(world, serial)
+        with self.state.transaction() as transaction:
+            self._write(transaction, world, serial, change_between(self.world.desired, world.desired))
+            written = entry(self.clock.wall(), actor, "restore", target, detail)
+            transaction.audit(written, self.settings.audit.keep)
+        self.world, self.serial = world, serial
 
     def start(self) -> None:
         """Put the world in force for the first time in this process's life."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import struct
 import time
@@ -23,7 +24,10 @@ from valkyrie.control.dataplane.maps import Dataplane
 from valkyrie.control.dataplane.packet import build as build_packet
 from valkyrie.control.dataplane.packet import parse as parse_packet
 from valkyrie.control.dataplane.source import Sizes, possible_cpus
+from valkyrie.control.durable import fill
+from valkyrie.control.durable.names import Entries
 from valkyrie.control.errors import InvalidInput
+from valkyrie.control.key import KeySpec
 from valkyrie.control.limits import Limit
 from valkyrie.control.prefix import canonical_prefix, parse_prefix
 from valkyrie.control.ruleset.compile import CompiledRuleset
@@ -59,6 +63,8 @@ class KernelEngine:
         """`secret`: 16 bytes for the bucket hash, kept with the state so that buckets find their place."""
         self._pins = settings.pin_dir
         self._record = settings.state_dir / "build.json"
+        self._unfilled = settings.state_dir / "unfilled"  # there while a new table lacks what a store holds
+        self._is_new = False
         self._sizes = sizes_of(settings.table.buckets, possible_cpus())
         self._secret = struct.unpack("=QQ", secret)
         self._random_bytes = random_bytes
@@ -71,6 +77,7 @@ class KernelEngine:
         else:
             self._outcome = build.ensure(self._pins, self._sizes, self._record)
             self._opened = Dataplane(self._pins)
+            self._note_new_table(self._opened)
             maps.initialise(self._opened, self._secret, *struct.unpack("=Q", self._random_bytes(8)))
             if self._opened.serial > int(ruleset.header["serial"]):
                 self._forget_others(ruleset)
@@ -105,6 +112,29 @@ class KernelEngine:
             log.warning("%s: still policed by the former program", ", ".join(late))
             return
         migrate.finish(self._pins, time.monotonic_ns())
+
+    def _note_new_table(self, plane: Dataplane) -> None:
+        """Before it is made ready, so that a daemon killed before the table was filled tells the next."""
+        if int(plane.control["abi"][0]) == 0:
+            self._is_new = True
+            with contextlib.suppress(OSError):  # a full disk: then this daemon alone knows
+                self._unfilled.touch()
+
+    @property
+    def unfilled(self) -> bool:
+        return self._is_new or self._unfilled.exists()
+
+    def filled(self) -> None:
+        self._is_new = False
+        self._unfilled.unlink(missing_ok=True)
+
+    def restore(self, entries: Entries, specs: Mapping[int, KeySpec]) -> int:
+        return fill.restore(self._pins, entries, specs)
+
+    @property
+    def plane(self) -> Dataplane:
+        """The mapped tables. From any thread."""
+        return self._plane
 
     @property
     def _plane(self) -> Dataplane:

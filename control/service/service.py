@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from valkyrie.control.config import Settings
 from valkyrie.control.service.clock import RANDOM_BYTES, Clock
@@ -13,6 +14,7 @@ from valkyrie.control.service.drops import Drops
 from valkyrie.control.service.engine import Engine
 from valkyrie.control.service.events import Hub
 from valkyrie.control.service.guards import Guards
+from valkyrie.control.service.keeping import Keeping, NotKept
 from valkyrie.control.service.limits import Limits
 from valkyrie.control.service.nics import Nics
 from valkyrie.control.service.policy import Policy
@@ -20,11 +22,13 @@ from valkyrie.control.service.talkers import Talkers
 from valkyrie.control.service.views import Views
 from valkyrie.control.state.store import State
 
-FIXED = ("state_dir", "socket", "bpffs", "group", "read_group")
+FIXED = ("state_dir", "socket", "bpffs", "group", "read_group", "store")
 
 
 class Service:
-    """Everything that the API offers, over one state and one data plane."""
+    """Everything that the API offers, over one state and one data plane. `keeping`, set before start(), may
+    keep the state in a store.
+    """
 
     def __init__(self, settings: Settings, state: State, engine: Engine, clock: Clock) -> None:
         self.core = Core(settings, state, engine, clock)
@@ -36,17 +40,23 @@ class Service:
         self.policy = Policy(self.core)
         self.talkers = Talkers(lambda: clock.mono_ns() / 1e9)
         self.drops = Drops(self.core, self.hub, self.talkers)
-        self.views = Views(self.core, self.nics, self.talkers)
+        self.keeping: Keeping = NotKept()
+        self.views = Views(self.core, self.nics, self.talkers, self._kept)
+
+    def _kept(self) -> dict[str, Any]:
+        return self.keeping.status()
 
     async def start(self) -> None:
         """Put in force what the state says, and attach what should be attached."""
         self.hub.bind(asyncio.get_running_loop())
+        await self.credentials.start()
+        await self.keeping.prepare()
         await self.core.in_turn(self.core.start)
+        await self.keeping.refill()
         await self.nics.expire()
         await self.nics.restore(strays=True)
         await self.core.in_turn(self.core.engine.finish)
         await self.core.in_turn(self.core.settle)
-        await self.credentials.start()
 
     async def sweep(self) -> None:
         """What time asks for, some seconds apart: expiry, clocks that were set, what failed before."""
@@ -80,6 +90,7 @@ class Service:
         return fixed
 
     async def close(self) -> None:
-        """End the streams and the changes under way. What is enforced stays in force."""
+        """End the streams, tell the store, and end the changes under way. What is enforced stays in force."""
         self.hub.close()
+        await self.keeping.close()
         await self.core.close()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -34,9 +35,10 @@ class Sample:
 
 
 class Views:
-    """`talkers` is fed by the data plane's drop events."""
+    """`talkers` is fed by the data plane's drop events; `kept` tells how the state is kept in a store."""
 
-    def __init__(self, core: Core, nics: Nics, talkers: Talkers) -> None:
+    def __init__(self, core: Core, nics: Nics, talkers: Talkers, kept: Callable[[], dict[str, Any]]) -> None:
+        self._kept = kept
         self._core = core
         self._nics = nics
         self._talkers = talkers
@@ -64,6 +66,7 @@ class Views:
             "nics": nics,
             "program": dict(core.engine.identity()),
             "table": {"buckets": core.engine.capacity, "live": live, **figures.table},
+            "sync": self._kept(),
             "reasons": {
                 reason.name.lower(): {
                     "packets": int(figures.reasons["packets"][reason]),

@@ -29,6 +29,7 @@ STATUS: dict[str, Any] = {
     ],
     "program": {"id": 5},
     "table": {"buckets": 1_048_576, "live": 262_144, "evicted_live": 12, "events_lost": 0},
+    "sync": {"state": "ok", "store": "valkey", "name": "edge", "lag_s": 0.4, "owed": 1200, "problem": ""},
     "reasons": {"no_limit": {"packets": 0, "bytes": 0}, "kernel_ban": {"packets": 12345, "bytes": 2_500_000}},
 }  # fmt: skip
 BUCKET = {"limit": "web", "key": "198.51.100.7", "tokens_left": 3, "burst": 2000, "full_in_ns": 1_997_000_000}
