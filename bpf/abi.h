@@ -14,7 +14,7 @@
 #ifndef VALKYRIE_ABI_H
 #define VALKYRIE_ABI_H
 
-#define ABI_VERSION 1
+#define ABI_VERSION 2
 
 /* Sizes a build may choose; the loader passes them with -D. */
 #ifndef BUCKET_SETS
@@ -180,10 +180,14 @@ struct control {
   u64 test_magic; /* what struct test_control must carry */
 };
 
-/* A bucket set: two cache lines, fingerprints in the first. */
+struct bucket {
+  u64 fingerprint; /* 0: never used */
+  u64 tat;         /* time units at which the bucket is full again */
+};
+
+/* A bucket set: two cache lines of four buckets each. */
 struct bucket_set {
-  u64 fingerprint[WAYS]; /* 0: never used */
-  u64 tat[WAYS];         /* time units at which the bucket is full again */
+  struct bucket bucket[WAYS];
 };
 
 /* The uid that bans made by the kernel carry: a ban is a bucket whose TAT is its expiry. */

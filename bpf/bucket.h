@@ -6,8 +6,8 @@
  * tau past t; then it is refused (ITU-T I.371, virtual scheduling).
  *
  * A hit takes no lock: find the fingerprint, compare-and-swap the TAT. An
- * insertion takes the lock of its set, looks again, and takes over the way with
- * the smallest TAT: an idle one if there is any, else the one closest to full
+ * insertion takes the lock of its set, looks again, and takes over an idle way if
+ * there is any, else the one closest to full, whose TAT is the smallest
  * (counted as evicted_live). It takes over the TAT as well. An idle TAT is a
  * full bucket; a live one is a debt that the newcomer inherits, so that a full
  * set never opens the gate: but for undone charges the smallest TAT of a
@@ -31,26 +31,36 @@
 
 enum taking { TAKEN, REFUSED, CONTENDED };
 
+/* The way that is looked at `nth`: first the one that the fingerprint names, then those beside it
+ * in its cache line, then the other line. Most keys find their own way idle when they come, so that
+ * most hits read one line, and the CPU guesses well where the search ends. */
+static __always_inline u64 nth_way(u64 fingerprint, u64 nth) {
+  return (fingerprint >> 61 ^ nth) & (WAYS - 1);
+}
+
 static __always_inline int find_way(const struct bucket_set *set, u64 fingerprint) {
 #pragma unroll
-  for (int way = 0; way < WAYS; way++)
-    if (set->fingerprint[way] == fingerprint)
+  for (u64 nth = 0; nth < WAYS; nth++) {
+    u64 way = nth_way(fingerprint, nth);
+    if (set->bucket[way].fingerprint == fingerprint)
       return way;
+  }
   return NO_WAY;
 }
 
-/* The way with the smallest TAT. */
-static __always_inline int fullest_way(const struct bucket_set *set) {
+/* The first idle way in the order of find_way; if there is none, the one with the smallest TAT. */
+static __always_inline int fullest_way(const struct bucket_set *set, u64 fingerprint, u64 now) {
   u64 best = 0;
-  u64 smallest = set->tat[0];
+  u64 smallest = ~0ULL;
 #pragma unroll
-  for (u64 way = 1; way < WAYS; way++) {
-    u64 tat = set->tat[way];
+  for (u64 nth = 0; nth < WAYS; nth++) {
+    u64 tat = set->bucket[nth_way(fingerprint, nth)].tat;
+    tat &= -less(now, tat); /* all idle ones alike */
     u64 better = -less(tat, smallest);
     smallest ^= (smallest ^ tat) & better;
-    best ^= (best ^ way) & better;
+    best ^= (best ^ nth) & better;
   }
-  return best;
+  return nth_way(fingerprint, best);
 }
 
 static __always_inline int lock_set(u64 *lock) {
@@ -63,19 +73,19 @@ static __always_inline int lock_set(u64 *lock) {
 
 static __always_inline void take_over(struct bucket_set *set, u32 index, int way,
                                       const struct key *k, const struct packet *p, int open) {
-  u64 tat = set->tat[way & (WAYS - 1)];
+  u64 tat = set->bucket[way & (WAYS - 1)].tat;
   struct bucket_key_set *names = bucket_keys.lookup(&index);
   struct table_stats *stats = table_of(p);
   if (!names || !stats)
     return;
-  __sync_lock_test_and_set(&set->fingerprint[way & (WAYS - 1)], 0);
+  __sync_lock_test_and_set(&set->bucket[way & (WAYS - 1)].fingerprint, 0);
   if (tat > p->now) {
     stats->evicted_live++;
     if (open)
-      __sync_val_compare_and_swap(&set->tat[way & (WAYS - 1)], tat, p->now);
+      __sync_val_compare_and_swap(&set->bucket[way & (WAYS - 1)].tat, tat, p->now);
   }
   write_key(&names->key[way & (WAYS - 1)], k);
-  __sync_lock_test_and_set(&set->fingerprint[way & (WAYS - 1)], k->fingerprint);
+  __sync_lock_test_and_set(&set->bucket[way & (WAYS - 1)].fingerprint, k->fingerprint);
   stats->inserted++;
 }
 
@@ -87,7 +97,7 @@ static __always_inline int insert_way(struct bucket_set *set, u32 index, const s
     return NO_WAY;
   int way = find_way(set, k->fingerprint);
   if (way == NO_WAY) {
-    way = fullest_way(set);
+    way = fullest_way(set, k->fingerprint, p->now);
     take_over(set, index, way, k, p, open);
   }
   __sync_lock_test_and_set(lock, 0);
@@ -112,7 +122,7 @@ static __always_inline u64 *bucket_of(const struct key *k, const struct packet *
     return 0;
   way = forget(way, p->now);
   *where = index * WAYS + (way & (WAYS - 1));
-  return &set->tat[way & (WAYS - 1)];
+  return &set->bucket[way & (WAYS - 1)].tat;
 }
 
 /* How far past now the key's bucket is; 0 when full or absent. */
@@ -124,7 +134,7 @@ static __always_inline u64 bucket_level(u64 fingerprint, u64 now) {
   int way = find_way(set, fingerprint);
   if (way == NO_WAY)
     return 0;
-  u64 tat = set->tat[forget(way, now) & (WAYS - 1)];
+  u64 tat = set->bucket[forget(way, now) & (WAYS - 1)].tat;
   return tat > now ? tat - now : 0;
 }
 

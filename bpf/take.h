@@ -69,7 +69,7 @@ static __always_inline void give_back(const struct charge *charge) {
   u32 index = charge->where / WAYS;
   struct bucket_set *set = buckets.lookup(&index);
   if (set)
-    __sync_fetch_and_add(&set->tat[charge->where & (WAYS - 1)], -charge->cost);
+    __sync_fetch_and_add(&set->bucket[charge->where & (WAYS - 1)].tat, -charge->cost);
 }
 
 #endif

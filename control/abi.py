@@ -14,7 +14,7 @@ from valkyrie.control.enums import Action, Dimension, Fragment, Guard, KeyField,
 
 __all__ = ["Action", "Dimension", "Fragment", "Guard", "KeyField", "Measure", "Reason"]
 
-ABI_VERSION: Final = 1
+ABI_VERSION: Final = 2
 
 # Defaults of what a build may choose.
 BUCKET_SETS: Final = 131072
@@ -145,7 +145,8 @@ RULESET: Final = _struct(
     ("serial", "u8"),
 )
 CONTROL: Final = _struct(("abi", "u4"), ("active", "u4"), ("secret", "u8", 2), ("test_magic", "u8"))
-BUCKET_SET: Final = _struct(("fingerprint", "u8", WAYS), ("tat", "u8", WAYS))
+BUCKET: Final = _struct(("fingerprint", "u8"), ("tat", "u8"))
+BUCKET_SET: Final = _struct(("bucket", BUCKET, WAYS))
 BUCKET_KEY: Final = _struct(("uid", "u2"), ("dport", "u2"), ("addr", "u1", 16))
 BUCKET_KEY_SET: Final = _struct(("key", BUCKET_KEY, WAYS))
 LEASE: Final = _struct(("fingerprint", "u8"), ("left", "u8"), ("valid_until", "u8"), ("reserved", "u8"))

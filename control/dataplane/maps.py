@@ -66,7 +66,7 @@ def pinned_sizes(pin_dir: Path) -> Sizes:
 class Dataplane:
     """The pinned maps and program of one appliance. Use as a context manager, or close() it.
 
-    Shapes: control (1,), buckets and bucket_keys (sets,), leases (cpus * LEASES,), limit_stats
+    Shapes: control (1,), buckets (sets, WAYS), bucket_keys (sets,), leases (cpus * LEASES,), limit_stats
     (cpus, MAX_LIMITS), reason_stats (cpus, REASONS), table_stats (cpus,), explanations (MAX_LIMITS,).
     """
 
@@ -89,7 +89,7 @@ class Dataplane:
         self.control = views["control"]
         self.rulesets = views["rulesets"]
         self.limits = views["limits"].reshape(2, -1)
-        self.buckets = views["buckets"]
+        self.buckets = views["buckets"]["bucket"]
         self.bucket_keys = views["bucket_keys"]
         self.leases = views["leases"]
         self.limit_stats = views["limit_stats"].reshape(cpus, -1)

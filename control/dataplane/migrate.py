@@ -23,6 +23,9 @@ from valkyrie.control.errors import Conflict, NotFound
 
 Words = NDArray[np.uint64]
 
+SETS_OF_ABI_1 = np.dtype([("fingerprint", np.uint64, abi.WAYS), ("tat", np.uint64, abi.WAYS)])
+"""A bucket set of ABI 1: two arrays. The names of the buckets lie as they do in ABI 2."""
+
 
 @dataclass(frozen=True)
 class Debts:
@@ -90,13 +93,16 @@ def debts(pin_dir: Path, now_ns: int) -> Debts:
 
     Raises Conflict if the buckets themselves have a layout that this ABI does not know.
     """
+    speaks = _abi(pin_dir)
     sets, names = _values(pin_dir / "buckets"), _values(pin_dir / "bucket_keys")
-    if sets.shape[1] != abi.BUCKET_SET.itemsize or names.shape[1] != abi.BUCKET_KEY_SET.itemsize:
+    fits = (sets.shape[1], names.shape[1]) == (abi.BUCKET_SET.itemsize, abi.BUCKET_KEY_SET.itemsize)
+    if not fits or speaks > abi.ABI_VERSION:
         raise Conflict(
-            "the pinned buckets have a layout that is not known here",
+            f"the pinned buckets have a layout that is not known here (ABI {speaks})",
             "remove the pins: the buckets start full",
         )
-    table = sets.reshape(-1).view(abi.BUCKET_SET)
+    flat = sets.reshape(-1)
+    table = flat.view(SETS_OF_ABI_1) if speaks == 1 else flat.view(abi.BUCKET_SET)["bucket"]
     keys = names.reshape(-1).view(abi.BUCKET_KEY_SET)["key"]
     live = (table["fingerprint"] != 0) & (table["tat"] > np.uint64(now_ns << abi.TIME_SHIFT))
     return Debts(table["fingerprint"][live], table["tat"][live], keys[live])

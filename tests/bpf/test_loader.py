@@ -270,30 +270,72 @@ def test_a_migration_carries_live_buckets_to_another_size(
     assert not migrate.aside(pin_dir, "old").exists()
 
 
-def test_a_table_of_another_abi_and_the_same_sizes_is_migrated(
+def words_of_abi_1(dp: Dataplane) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """The bucket table as ABI 1 laid it out: (sets, fingerprints or TATs, way)."""
+    return dp.buckets.view(np.uint64).reshape(-1, 2, abi.WAYS)
+
+
+def test_a_table_of_abi_1_is_migrated_and_no_bucket_is_forgotten(
     main: Path, pin_dir: Path, tmp_path: Path
 ) -> None:
     build.run_loader(pin_dir, SIZES, main)
+    now_ns = time.monotonic_ns()
+    later = (now_ns + 60 * 10**9) << abi.TIME_SHIFT
+    held: dict[int, tuple[int, int]] = {}
     with Dataplane(pin_dir) as dp:
         initialise(dp, (11, 22), 33)
         assert not migrate.needed(pin_dir, SIZES)
-        dp.control["abi"] = abi.ABI_VERSION + 1
+        for number in range(SIZES.sets * abi.WAYS):
+            place, way = number % SIZES.sets, number // SIZES.sets
+            fingerprint = (0x9E3779B97F4A7C15 * (number + 1)) % 2**64 // SIZES.sets * SIZES.sets + place
+            words_of_abi_1(dp)[place, :, way] = fingerprint, later + number
+            dp.bucket_keys["key"]["dport"][place, way] = number
+            held[fingerprint] = (later + number, number)
+        dp.control["abi"] = 1
     assert migrate.needed(pin_dir, SIZES)
     migrate.begin(
         pin_dir,
         SIZES,
         tmp_path / "build.json",
         publish=lambda dp: dp.publish(ruleset(5)),
-        now_ns=time.monotonic_ns,
+        now_ns=lambda: now_ns,
         main=main,
     )
     assert migrate.unfinished(pin_dir)
-    migrate.finish(pin_dir, time.monotonic_ns())
+    with Dataplane(migrate.aside(pin_dir, "old")) as dp:  # the old program goes on until the last NIC
+        fingerprint = int(words_of_abi_1(dp)[5, 0, 6])
+        words_of_abi_1(dp)[5, 1, 6] += np.uint64(500)
+        held[fingerprint] = (held[fingerprint][0] + 500, held[fingerprint][1])
+    migrate.finish(pin_dir, now_ns)
     assert not migrate.unfinished(pin_dir)
     assert not migrate.needed(pin_dir, SIZES)
     with Dataplane(pin_dir) as dp:
         assert initialise(dp, (1, 2), 3) is False
         assert dp.control["secret"][0].tolist() == [11, 22]
+        tats = zip(
+            dp.buckets["tat"].ravel().tolist(), dp.bucket_keys["key"]["dport"].ravel().tolist(), strict=True
+        )
+        assert dict(zip(dp.buckets["fingerprint"].ravel().tolist(), tats, strict=True)) == held
+
+
+def test_a_table_of_an_abi_to_come_is_refused_and_stays(main: Path, pin_dir: Path, tmp_path: Path) -> None:
+    build.run_loader(pin_dir, SIZES, main)
+    with Dataplane(pin_dir) as dp:
+        initialise(dp, (11, 22), 33)
+        dp.control["abi"] = abi.ABI_VERSION + 1
+    before = pins.pinned(pin_dir)
+    assert migrate.needed(pin_dir, SIZES)
+    with pytest.raises(Conflict, match=rf"not known here \(ABI {abi.ABI_VERSION + 1}\)"):
+        migrate.begin(
+            pin_dir,
+            SIZES,
+            tmp_path / "build.json",
+            publish=lambda dp: dp.publish(ruleset(5)),
+            now_ns=time.monotonic_ns,
+            main=main,
+        )
+    assert pins.pinned(pin_dir) == before
+    assert not migrate.aside(pin_dir, "next").exists()
 
 
 def test_maps_that_no_packet_met_are_no_hindrance_to_another_size(main: Path, pin_dir: Path) -> None:

@@ -126,6 +126,32 @@ def test_a_ban_that_takes_a_place_over_lowers_no_tat_and_lasts_as_long(kernel: K
     assert kernel.run(banned, START + 2 * SECOND).reason == Reason.KERNEL_BAN
 
 
+def test_a_newcomer_takes_the_way_that_its_fingerprint_names_or_an_idle_one_beside_it(
+    kernel: Kernel,
+) -> None:
+    uid = publish(kernel, [limit(rate="10/s", burst="5", key="src")]).uid
+    frames = colliding(kernel, 60, uid)
+    named = [SOURCE.fingerprint(SECRET, uid, parse(frame)) for frame in frames]
+    first = [(f, way) for f, way in zip(frames, named, strict=True) if way >> 61 == named[0] >> 61]
+    own, beside, across = (named[0] >> 61 ^ nth for nth in (0, 1, 4))
+    for count, (frame, fingerprint) in enumerate(first[:5]):
+        kernel.run(frame, START)
+        at = kernel.dp.buckets["fingerprint"][0].tolist().index(fingerprint)
+        assert at == (own, beside, own ^ 2, own ^ 3, across)[count]
+
+
+def test_a_bucket_beside_the_named_way_is_found_when_that_falls_idle(kernel: Kernel) -> None:
+    uid = publish(kernel, [limit(rate="10/s", burst="5", key="src")]).uid
+    frames = colliding(kernel, 60, uid)
+    named = [SOURCE.fingerprint(SECRET, uid, parse(frame)) >> 61 for frame in frames]
+    one, other = [frame for frame, way in zip(frames, named, strict=True) if way == named[0]][:2]
+    kernel.run(one, START)
+    assert drain(kernel, other, START) == 5
+    kernel.dp.buckets["tat"][0, named[0]] = 1
+    assert kernel.run(other, START).reason == Reason.LIMIT
+    assert kernel.table_counter("inserted") == 2
+
+
 def test_every_insertion_is_counted_and_every_key_has_one_bucket(kernel: Kernel) -> None:
     publish(kernel, [limit(rate="10/s", burst="5", key="src")])
     for source in range(0x0A000000, 0x0A000000 + 40):

@@ -86,12 +86,15 @@ class Table:
         return None
 
     def bucket(self, fingerprint: int, now: int) -> Bucket:
-        """The key's bucket; a newcomer takes over the way with the smallest TAT, debt included."""
+        """The key's bucket. A newcomer takes over an idle way, the nearest to the one that its fingerprint
+        names; if none is idle, the way with the smallest TAT, debt included.
+        """
         found = self.find(fingerprint)
         if found is not None:
             return found
         ways = self.ways.setdefault(fingerprint & (self.sets - 1), [Bucket() for _ in range(WAYS)])
-        victim = min(ways, key=lambda way: way.tat)
+        near_first = [ways[fingerprint >> 61 ^ nth] for nth in range(WAYS)]
+        victim = min(near_first, key=lambda way: way.tat if way.tat > now else 0)
         if victim.tat > now:
             self.evicted_live += 1
             if self.full_open:
