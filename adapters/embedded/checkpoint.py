@@ -14,7 +14,7 @@ ROWS = 1000  # written between two checkpoints: in the worst case each is a page
 
 
 class Checkpointer:
-    """A thread with a connection of its own. What it cannot do, the writer does when the WAL is at its bound."""
+    """A thread with a connection of its own. What it cannot do, the writer does at the bound of the WAL."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
