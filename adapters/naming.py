@@ -3,7 +3,9 @@
 
     vk:{edge.7}:b:web:0000<32 hex digits>   a bucket; 7 is its shard
     vk:{edge.7}:owner                       who may sync to this shard
+    vk:{edge}:claim                         who may sync at all
     vk:{edge}:doc:state                     a document
+    vk:{edge}:part:state:<digest>           what is written of its successor
     vk:{edge}:kv:<key>                      what `set` wrote
 
 `edge` is the appliance's name. The braces are a cluster's hash tag: what lies in one shard lies on one
@@ -67,6 +69,16 @@ def bucket_key(appliance: str, bucket: str) -> str:
 
 def owner_key(appliance: str, shard: int) -> str:
     return f"vk:{{{appliance}.{shard}}}:owner"
+
+
+def claim_key(appliance: str) -> str:
+    """Who syncs under the appliance's name, beside its documents; the shards have copies."""
+    return f"vk:{{{appliance}}}:claim"
+
+
+def part_key(appliance: str, document: str, digest: str) -> str:
+    """What is written of a document's successor."""
+    return f"vk:{{{appliance}}}:part:{document}:{digest}"
 
 
 def document_key(appliance: str, document: str) -> str:

@@ -39,8 +39,8 @@ class Coalescer:
         self._lanes: dict[int, _Lane] = {}
 
     async def take(self, taking: Taking) -> Decision:
-        """As Consumer.take of one; raises its StoreError. A caller that is cancelled before its batch was sent
-        takes nothing; after that its tokens may be gone, and nobody else's answer is touched.
+        """As Consumer.take of one; raises its StoreError. A caller that is cancelled before its batch was
+        sent takes nothing; after that its tokens may be gone, and nobody else's answer is touched.
         """
         lane = self._lanes.setdefault(self._consumer.group_of(taking.bucket), _Lane())
         if len(lane.waiting) >= self._max_waiting:
@@ -77,16 +77,19 @@ class Coalescer:
             raise
         except Exception as error:  # noqa: BLE001 a bug: its callers must see it, and not wait for ever
             for waiting in batch:
-                if not waiting.outcome.done():
-                    waiting.outcome.set_exception(error)
+                _fail(waiting, error)
             return
         for waiting, outcome in zip(batch, outcomes, strict=True):
-            if waiting.outcome.done():
-                continue
             if isinstance(outcome, StoreError):
-                waiting.outcome.set_exception(outcome)
-            else:
+                _fail(waiting, outcome)
+            elif not waiting.outcome.done():
                 waiting.outcome.set_result(outcome)
+
+
+def _fail(waiting: _Waiting, error: Exception) -> None:
+    if not waiting.outcome.done():
+        waiting.outcome.set_exception(error)
+        waiting.outcome.exception()  # counts as seen, should the caller be cancelled before it wakes
 
 
 def _next_batch(lane: _Lane) -> list[_Waiting]:

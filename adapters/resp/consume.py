@@ -83,9 +83,7 @@ class Consumer:
         asked = b"".join(_pairs(taking.cost, taking.n) for taking in takings)
         reply: bytes = await self._client.script(TAKE, keys, [asked], repeatable=False)
         answers = _ANSWER.iter_unpack(memoryview(reply)[_CLOCK.size :])
-        return [
-            self._outcome(taking, *answer) for taking, answer in zip(takings, answers, strict=True)
-        ]
+        return [self._outcome(taking, *answer) for taking, answer in zip(takings, answers, strict=True)]
 
     def _outcome(self, taking: Taking, verdict: int, us: float, units: int) -> Outcome:
         if verdict == _NOT_OURS:
