@@ -61,12 +61,19 @@ def read_value(stdin: bool) -> str:
     if stdin or not sys.stdin.isatty():
         raw = without_newline(sys.stdin.buffer.read(MAX_VALUE_BYTES + 3))
     else:
-        raw = str(click.prompt("Value", hide_input=True, confirmation_prompt=True, err=True)).encode()
+        raw = ask().encode()
     try:
         return checked_value(raw).decode()
     except UnicodeDecodeError:
         # Its text would quote the value.
         raise InvalidInput("the value is not UTF-8 text", "pipe binary keys through `base64 -w0`") from None
+
+
+def ask() -> str:
+    try:
+        return str(click.prompt("Value", hide_input=True, confirmation_prompt=True, err=True))
+    except click.Abort:
+        raise KeyboardInterrupt from None  # Ctrl-C at a prompt is Ctrl-C
 
 
 def age(seconds: float) -> str:

@@ -23,11 +23,16 @@ log = logging.getLogger(__name__)
 
 
 class Credentials:
-    """`store` is what the adapters of this process get as `Secrets`."""
+    """`store` is what the adapters of this process get as `Secrets`.
+
+    `as_read` are the settings as last read, of which some wait for the next start: what they name is in
+    use as well as what those in force name.
+    """
 
     def __init__(self, core: Core, random_bytes: RandomBytes) -> None:
         given = os.environ.get("CREDENTIALS_DIRECTORY")
         self._core = core
+        self.as_read: BaseModel = core.settings
         self.store = CredentialStore(
             Vault(core.settings.state_dir, Path(given) if given else None, random_bytes), core.clock.wall
         )
@@ -43,7 +48,7 @@ class Credentials:
     def listing(self) -> dict[str, Any]:
         """Raises StateError."""
         now = self._core.clock.wall()
-        used = users_of(self._core.settings)
+        used = users_of(self._core.settings, self.as_read)
         records = self.store.vault.records()
         return {
             "credentials": [
@@ -79,7 +84,7 @@ class Credentials:
     async def delete(self, actor: Actor, name: str, *, force: bool) -> dict[str, Any]:
         """Raises InvalidInput, NotFound, StateError, and Conflict while settings name it."""
         checked_name(name)
-        users = users_of(self._core.settings).get(name, [])
+        users = users_of(self._core.settings, self.as_read).get(name, [])
         if users and not force:
             raise Conflict(
                 f"the settings use credential {name}: {', '.join(users)}",
@@ -93,7 +98,7 @@ class Credentials:
         """Raises Conflict, StateError."""
         await self._note(actor, "creds.rekey", "")
         current = await self.store.rekey(self._kept())
-        stale = [place for place, key in encrypted_in(self._core.settings) if key != current]
+        stale = [place for place, key in encrypted_in(self._core.settings, self.as_read) if key != current]
         return {"master_key": current, "stale": stale}
 
     async def encrypt(self, actor: Actor, value: bytes) -> dict[str, Any]:
@@ -103,26 +108,31 @@ class Credentials:
         return {"password_encrypted": await self.store.encrypt(value)}
 
     def _kept(self) -> set[str]:
-        return {key for _, key in encrypted_in(self._core.settings)}
+        return {key for _, key in encrypted_in(self._core.settings, self.as_read)}
 
     async def _note(self, actor: Actor, action: str, target: str) -> None:
         # Before the change: what cannot be written down is not done.
         await self._core.in_turn(lambda: self._core.note(actor, action, target, {}))
 
 
-def users_of(settings: BaseModel) -> dict[str, list[str]]:
+def users_of(*settings: BaseModel) -> dict[str, list[str]]:
     """Which settings name which credential."""
     used: dict[str, list[str]] = {}
-    for place, name, value in _words(settings):
+    for place, name, value in _all(settings):
         if name == "credential" or name.endswith("_credential"):
             used.setdefault(value, []).append(place)
     return used
 
 
-def encrypted_in(settings: BaseModel) -> list[tuple[str, str]]:
+def encrypted_in(*settings: BaseModel) -> list[tuple[str, str]]:
     """Every `password_encrypted` in the settings, as place and id of its master key."""
-    found = ((place, text_key_id(value)) for place, name, value in _words(settings) if "_encrypted" in name)
+    found = ((place, text_key_id(value)) for place, name, value in _all(settings) if "_encrypted" in name)
     return [(place, key) for place, key in found if key is not None]
+
+
+def _all(settings: tuple[BaseModel, ...]) -> dict[tuple[str, str, str], None]:
+    """Every text in any of the settings, once."""
+    return dict.fromkeys(word for one in settings for word in _words(one))
 
 
 def _words(model: BaseModel, before: str = "") -> Iterator[tuple[str, str, str]]:

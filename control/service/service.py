@@ -70,6 +70,7 @@ class Service:
 
     async def reload(self, settings: Settings) -> list[str]:
         """Put settings in force that can change while running; those that cannot are named."""
+        self.credentials.as_read = settings
         old = self.core.settings
         fixed = [name for name in FIXED if getattr(old, name) != getattr(settings, name)]
         if old.table.buckets != settings.table.buckets:
