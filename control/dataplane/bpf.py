@@ -212,11 +212,11 @@ def map_delete(fd: int, key: bytes) -> bool:
     return _element(MAP_DELETE, fd, key, None)
 
 
-def map_keys(fd: int, key_size: int, bound: int) -> list[bytes]:
-    """The keys of a map, at most `bound`."""
+def map_keys(fd: int, key_size: int, bound: int, after: bytes | None = None) -> list[bytes]:
+    """The keys of a map, at most `bound`; those that come after one, or all again if it is gone."""
     keys: list[bytes] = []
     following = ctypes.create_string_buffer(key_size)
-    key: bytes | None = None
+    key = after
     while len(keys) < bound and _element(MAP_NEXT_KEY, fd, key, following):
         key = following.raw
         keys.append(key)
