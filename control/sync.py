@@ -55,6 +55,7 @@ HEARTBEAT_S = 2.0  # well below the ten seconds after which a silent owner loses
 PROBE_S = 1.0  # between two tries to reach a store that is away
 COUNTERS_S = 10.0
 END_S = 2.0  # for the last round, at shutdown
+NEVER = float("-inf")
 
 
 class Tables(Restorer, Protocol):
@@ -100,15 +101,15 @@ class Sync:
         self._machine = machine
         self._store: Opened | None = None
         self._owner: Owner | None = None
-        self._heard = 0.0  # when the store last knew us as the owner
+        self._heard = NEVER  # when the store last knew us as the owner
         self._rounds: Rounds | None = None
         self._began = time.monotonic()  # what the kernel held by then is in the store
-        self._due = 0.0  # when the next round begins
+        self._due = NEVER  # when the next round begins
         self._wants_policy = False
         self._wants_buckets = False
         self._under_way: asyncio.Task[None] | None = None
         self._serial_told: int | None = None
-        self._counters_told = (0.0, b"")
+        self._counters_told = (NEVER, b"")
         self._phase, self._trouble = "starting", ""
         self._last_write: float | None = None
         self._restored: Restored | None = None
@@ -190,7 +191,7 @@ class Sync:
         if self._rounds is not None:
             self._rounds.shadow.forget()
         self._serial_told = None
-        self._counters_told = (0.0, b"")
+        self._counters_told = (NEVER, b"")
 
     async def _take_policy(self, store: Opened) -> None:
         try:
@@ -234,7 +235,7 @@ class Sync:
                 raise
             await self._claim(self._store)
             self._say("the store had forgotten this appliance: everything is written anew")
-            self._due = 0.0
+            self._due = NEVER
 
     async def _work(self) -> None:
         owned = self._owner is not None
@@ -347,7 +348,7 @@ class Sync:
         if self._phase != "ok" or self._owner is None or self._rounds is None:
             return
         await self._round(store, self._rounds)
-        self._counters_told = (0.0, self._counters_told[1])
+        self._counters_told = (NEVER, self._counters_told[1])
         await self._documents(store)
         await store.release(self._token)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import struct
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from types import ModuleType
@@ -65,6 +66,10 @@ class KernelEngine:
         self._record = settings.state_dir / "build.json"
         self._unfilled = settings.state_dir / "unfilled"  # there while a new table lacks what a store holds
         self._is_new = False
+        self._calls = threading.Lock()
+        self._calls_ready = False
+        self._calls_record = settings.state_dir / "calls.json"
+        self._values = settings.store.yggdrasil.max_values
         self._sizes = sizes_of(settings.table.buckets, possible_cpus())
         self._secret = struct.unpack("=QQ", secret)
         self._random_bytes = random_bytes
@@ -128,7 +133,17 @@ class KernelEngine:
         self._is_new = False
         self._unfilled.unlink(missing_ok=True)
 
+    def ready_for_calls(self) -> None:
+        """Have the programs for calls pinned beside the packets'; a second if they must be built. From any
+        thread. Raises as start().
+        """
+        with self._calls:
+            if not self._calls_ready:
+                build.ensure_call(self._pins, self._sizes, self._calls_record, self._values)
+                self._calls_ready = True
+
     def restore(self, entries: Entries, specs: Mapping[int, KeySpec]) -> int:
+        self.ready_for_calls()
         return fill.restore(self._pins, entries, specs)
 
     @property
