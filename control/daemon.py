@@ -27,8 +27,8 @@ from valkyrie.control.service.clock import RANDOM_BYTES, Clock
 from valkyrie.control.service.kernel import KernelEngine
 from valkyrie.control.service.service import Service
 from valkyrie.control.state.store import State
-from valkyrie.control.undumpable import forbid_core_dumps
 from valkyrie.control.sync import Sync, make_sync
+from valkyrie.control.undumpable import forbid_core_dumps
 
 if TYPE_CHECKING:
     from valkyrie.control.api.server import Server
@@ -107,6 +107,7 @@ async def _serve(
         ),
         loop.create_task(forever("the event reader", lambda: service.drops.pump(engine.events()))),
     ]
+    tasks.append(loop.create_task(_ready_for_calls(engine)))
     if sync is not None:
         tasks.append(loop.create_task(forever("the sync", sync.run)))
     interval = watchdog_interval()
@@ -119,6 +120,14 @@ async def _serve(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, *reloads, return_exceptions=True)
+
+
+async def _ready_for_calls(engine: KernelEngine) -> None:
+    """Packets come first, and go on being policed if calls cannot be served."""
+    try:
+        await asyncio.to_thread(engine.ready_for_calls)
+    except ValkyrieError as error:
+        log.error("calls to the kernel's table cannot be served: %s", error)  # noqa: TRY400 - no bug
 
 
 def _end(server: Server, service: Service) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from valkyrie.control import abi
-from valkyrie.control.dataplane import bpf, build, layout, pins, source
+from valkyrie.control.dataplane import bpf, build, layout, pins, source, values
 from valkyrie.control.dataplane.maps import Dataplane, initialise
 from valkyrie.control.errors import Conflict, NotFound
 
@@ -164,6 +164,7 @@ def begin(
             initialise(dp, secret, magic)
             publish(dp)
             place(dp, debts(pin_dir, now_ns()))
+        values.carry_over(pin_dir, fresh)
     except BaseException:
         pins.remove(fresh)
         raise
@@ -176,11 +177,22 @@ def begin(
     return made
 
 
+def _retire(old: Path) -> None:
+    """Let no process take tokens from the former table any more: `call` says so, and they open the new."""
+    if "control" in pins.pinned(old):
+        with bpf.opened(old / "control") as fd:
+            size = bpf.map_info(fd).value_size
+            held = bpf.map_lookup(fd, bytes(4), size) or bytes(size)
+            bpf.map_update(fd, bytes(4), bytes(4) + held[4:])
+        bpf.membarrier()
+
+
 def finish(pin_dir: Path, now_ns: int) -> None:
     """Once every NIC has the new program: bring over what the old one charged since, and unpin it."""
     old = aside(pin_dir, "old")
     if not old.is_dir():
         return
+    _retire(old)
     try:
         last = debts(old, now_ns)
     except NotFound:  # half removed by a finish that was cut off
