@@ -27,6 +27,14 @@ class _Lane:
     waiting: deque[_Waiting] = field(default_factory=deque)
     worker: asyncio.Task[None] | None = None
 
+    def ended(self, worker: asyncio.Task[None]) -> None:
+        """Clear up after a worker that was cancelled, if need be before it ever ran. Again: nothing."""
+        if self.worker is worker:
+            self.worker = None
+            for left in self.waiting:
+                left.outcome.cancel()
+            self.waiting.clear()
+
 
 class Coalescer:
     """One call of each slot group is under way at a time; what comes meanwhile goes with the next. A call on
@@ -51,6 +59,7 @@ class Coalescer:
         lane.waiting.append(waiting)
         if lane.worker is None:
             lane.worker = asyncio.create_task(self._work(lane), name="coalescer")
+            lane.worker.add_done_callback(lane.ended)
         return await waiting.outcome
 
     async def close(self) -> None:
@@ -59,14 +68,13 @@ class Coalescer:
         await asyncio.gather(*workers, return_exceptions=True)
 
     async def _work(self, lane: _Lane) -> None:
+        worker = asyncio.current_task()
         try:
             while batch := _next_batch(lane):
                 await self._answer(batch)
-        finally:
-            lane.worker = None
-            for left in lane.waiting:  # only when this task itself was cancelled
-                left.outcome.cancel()
-            lane.waiting.clear()
+        finally:  # at once: a call that comes before the task counts as done needs a new worker
+            if worker is not None:
+                lane.ended(worker)
 
     async def _answer(self, batch: list[_Waiting]) -> None:
         try:
