@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A daemon whose state was lost while the kernel's maps were not."""
+"""A daemon whose state, and the store that kept a copy of it, were lost while the kernel's maps were not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_limits_of_a_new_state_inherit_no_buckets_and_no_counters(appliance: App
     assert way.passed(10) == 3
     appliance.kill()
     assert way.passed(10) == 0
-    lost = list(appliance.folder.rglob("state.db*"))
+    lost = [*appliance.folder.rglob("state.db*"), *appliance.folder.rglob("store.db*")]
     assert lost
     for file in lost:
         file.unlink()
