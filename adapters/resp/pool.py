@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from valkyrie.adapters.errors import AuthenticationFailed, StoreConnectionError, StoreError
+from valkyrie.adapters.errors import StoreConnectionError
 from valkyrie.adapters.resp.errors import LinkLost
 from valkyrie.adapters.resp.link import Link
 from valkyrie.adapters.resp.login import Login
@@ -39,6 +39,7 @@ class Pool:
 
     def unreserve(self) -> None:
         self._permits.release()
+        self._tell(None)
 
     async def take(self) -> Link:
         """A link for the reservation's holder, an open one if there is one. Raises StoreError."""
@@ -57,54 +58,50 @@ class Pool:
         """Give a link back with its reservation. A broken one is dropped."""
         if self._closed or not link.usable:
             await self._drop(link)
-            self._tell(None)
         elif self._rotation is not None and self._stale(link):
             self._rotation.put_nowait(link)  # the reservation goes with it
             return
         else:
             self._idle.append(link)
-        self._permits.release()
+        self.unreserve()
 
     async def authenticate(self, login: Login) -> None:
         """AUTH on every link; on those in use as soon as they are given back, before others get them. Where
-        there is none, one is opened. Raises AuthenticationFailed if the server refuses: links keep their
-        earlier authentication. A server that is away is no refusal.
+        none is left, one is opened. Raises AuthenticationFailed if the server refuses, when links keep their
+        earlier authentication, and another StoreError if it could not be asked.
         """
         async with self._rotating:
-            if not self._all:
-                await self._open_one(login)
             self._offered, self._rotation = login, asyncio.Queue()
             try:
-                await self._authenticate_idle()
                 while any(self._stale(link) for link in self._all):
-                    link = await self._rotation.get()
+                    link = await self._free_idle() or await self._rotation.get()
                     if link is not None:
                         await self._offer(link)
             finally:
                 await self._end_rotation()
+            if not self._all:
+                await self._open_one(login)
 
     async def _open_one(self, login: Login) -> None:
         await self._permits.acquire()
         try:
             link = await self._open(login)
-        except AuthenticationFailed:
-            self._permits.release()
+        except BaseException:
+            self.unreserve()
             raise
-        except StoreError:
-            self._permits.release()
-            return
         self._all.add(link)
         await self.give(link)
 
-    async def _authenticate_idle(self) -> None:
-        while any(self._stale(link) for link in self._idle):
-            await self._permits.acquire()
-            found = next((link for link in self._idle if self._stale(link)), None)
-            if found is None:
-                self._permits.release()
-                return
-            self._idle.remove(found)
-            await self._offer(found)
+    async def _free_idle(self) -> Link | None:
+        """A link that nobody uses or has reserved. Not to be waited for: links that are given back keep their
+        reservations until they are offered the login.
+        """
+        link = next((link for link in self._idle if self._stale(link)), None)
+        if link is None or self._permits.locked():
+            return None
+        await self._permits.acquire()
+        self._idle.remove(link)
+        return link
 
     async def _offer(self, link: Link) -> None:
         """AUTH on a link that nobody uses, then give it back. One that turns out broken is only dropped."""
