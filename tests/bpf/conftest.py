@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from support.bpf import Kernel, loaded
+from support.calls import Calls, served
+from valkyrie.adapters.yggdrasil.values import Values
 
 SMALL_SETS = 16
 """128 buckets: small enough that random traffic fills it."""
@@ -51,3 +53,19 @@ def kernel(small_table: Kernel) -> Kernel:
     """An empty table of 128 buckets and no rules."""
     small_table.reset()
     return small_table
+
+
+@pytest.fixture(scope="session")
+def _served() -> Iterator[Calls]:
+    with served("calls", LARGE_SETS) as calls:
+        yield calls
+
+
+@pytest.fixture
+def calls(_served: Calls) -> Calls:
+    """The programs for calls and for packets over one empty table, and no values."""
+    _served.kernel.reset()
+    values = Values(_served.kernel.dp.pin_dir)
+    values.flush()
+    values.close()
+    return _served
