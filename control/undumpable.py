@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -17,7 +18,8 @@ def forbid_core_dumps() -> None:
     """For this process and what it forks; a program that it starts may dump again, as far as the limit
     of 0 bytes lets it, which handlers of cores in user space do not heed.
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         log.warning("core dumps cannot be forbidden: %s", os.strerror(ctypes.get_errno()))
