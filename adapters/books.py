@@ -14,6 +14,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from valkyrie.control.limits import Limit as Declared
 log = logging.getLogger(__name__)
 
 FRESH_S = 1.0  # how old what the daemon said may be; another look is then had behind the caller's back
+OLD = 30  # times as old, and the caller waits for it
 STORE_FRESH_S = 10.0
 MOST_UNKNOWN = 1024  # names remembered as unknown, since names may come from outside
 MAX_STATE_BYTES = 256 * 1024 * 1024  # the document unpacked
@@ -105,8 +107,12 @@ class _Cached(ABC):
         found = self._known.get(name)
         now = self._clock()
         if found is not None:
-            if now - found[1] > self._fresh_s:
-                self._fetch(name)
+            age = now - found[1]
+            if age > self._fresh_s:
+                task = self._fetch(name)
+                if age > OLD * self._fresh_s:
+                    with suppress(StoreError):
+                        return await asyncio.shield(task)
             return found[0]
         if now - self._unknown.get(name, -self._fresh_s) < self._fresh_s:
             raise not_declared(name)

@@ -43,6 +43,12 @@ class StoreUnavailable(StoreError):  # noqa: N818 the API's word
     retryable = True
 
 
+class CallRefused(StoreUnavailable):
+    """The store serves, but not this call: no room for the value, a limit that it has not heard of yet."""
+
+    code = "store-call-refused"
+
+
 class AuthenticationFailed(StoreError):  # noqa: N818 the API's word
     """Wrong or missing user name, password or certificate. Trying again makes it worse."""
 

@@ -108,6 +108,7 @@ async def _serve(
         loop.create_task(forever("the event reader", lambda: service.drops.pump(engine.events()))),
     ]
     tasks.append(loop.create_task(_ready_for_calls(engine)))
+    tasks.append(loop.create_task(forever("the stores", service.stores.run)))
     if sync is not None:
         tasks.append(loop.create_task(forever("the sync", sync.run)))
     interval = watchdog_interval()

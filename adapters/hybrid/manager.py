@@ -17,6 +17,7 @@ from typing import Literal, TypeVar
 from valkyrie.adapters.asked import checked_tokens
 from valkyrie.adapters.errors import (
     AuthenticationFailed,
+    CallRefused,
     OutcomeUnknown,
     StoreConfigurationError,
     StoreConnectionError,
@@ -207,6 +208,7 @@ class HybridStoreManager(StoreAdapter):
     async def _asked(self, call: Callable[[StoreAdapter], Awaitable[T]], *, once: bool) -> T:
         """The answer of the first store that gives one. Raises _AllAwayError when none does."""
         tried: list[int] = []
+        refused: CallRefused | None = None
         began = self._clock()
         while (index := self._chain.choose(tried)) is not None:
             member = self._members[index]
@@ -215,6 +217,8 @@ class HybridStoreManager(StoreAdapter):
                     return await call(member.adapter)
                 async with asyncio.timeout(member.patience_s):
                     return await call(member.adapter)
+            except CallRefused as error:
+                refused = error
             except NOTHING_DONE as error:
                 self._failed(index, began, error)
             except OutcomeUnknown as error:
@@ -231,6 +235,8 @@ class HybridStoreManager(StoreAdapter):
                     raise OutcomeUnknown(late.what, "it took effect once, or not at all") from error
             tried.append(index)
             began = self._clock()
+        if refused is not None:
+            raise refused
         raise _AllAwayError(
             f"every store is away: {self._troubles()}", "`valkyrie-ctl store check` says what to mend"
         )

@@ -23,6 +23,7 @@ from valkyrie.adapters.asked import (
     checked_value,
 )
 from valkyrie.adapters.errors import (
+    CallRefused,
     StoreConfigurationError,
     StoreConnectionError,
     StoreError,
@@ -214,12 +215,12 @@ class YggdrasilAdapter(StoreAdapter):
         return found if found is not None and found.limit is limit else None
 
     async def _found(self, limit: str | Limit) -> Target:
-        """Raises NotFound for an unknown name, StoreUnavailable if the kernel has not heard of it."""
+        """Raises NotFound for an unknown name, CallRefused if the kernel has not heard of it."""
         one = await self._book.limit(limit) if isinstance(limit, str) else limit
         if one.declared:
             position = self._caller.position(one.uid) if one.uid else None
             if position is None:
-                raise StoreUnavailable(
+                raise CallRefused(
                     f"limit {one.name} is not in force in this host's kernel",
                     "see `valkyrie-ctl status`: does this process ask the daemon of this host?",
                 )

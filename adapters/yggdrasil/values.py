@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic
 
 from valkyrie.adapters.asked import INT64
-from valkyrie.adapters.errors import ConsistencyError, StoreUnavailable
+from valkyrie.adapters.errors import CallRefused, ConsistencyError
 from valkyrie.control import abi
 from valkyrie.control.dataplane import bpf, values
 from valkyrie.control.dataplane.testrun import Run
@@ -72,7 +72,7 @@ class Values:
         return True, self._answer()[0]
 
     def put(self, name: str, value: bytes, ttl_ms: int | None) -> None:
-        """At most VALUE_BYTES. Raises StoreUnavailable when there is no room."""
+        """At most VALUE_BYTES. Raises CallRefused when there is no room."""
         lasts = 0 if ttl_ms is None else ttl_ms * NS_A_MS
         if INTEGER.fullmatch(value) and int(value) in INT64:
             self._write(abi.VALUE_SET, name, lasts, integer=int(value))
@@ -80,7 +80,7 @@ class Values:
             self._write(abi.VALUE_SET, name, lasts, data=value)
 
     def add(self, name: str, amount: int, ttl_ms: int | None) -> int:
-        """Raises ConsistencyError when value or sum is no integer of 64 bits, StoreUnavailable when there
+        """Raises ConsistencyError when value or sum is no integer of 64 bits, CallRefused when there
         is no room.
         """
         lasts = 0 if ttl_ms is None else ttl_ms * NS_A_MS
@@ -115,7 +115,7 @@ class Values:
         if told == abi.VALUE_FULL and self._make_room():
             told = self._ask(op, place, lasts, integer, data)
         if told == abi.VALUE_FULL:
-            raise StoreUnavailable(
+            raise CallRefused(
                 f"all {values.room(self._pin_dir)} places for values are taken",
                 "raise store.yggdrasil.max_values, give values a TTL, or delete some",
             )

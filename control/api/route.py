@@ -33,6 +33,10 @@ STATUS = {
     "permission": 403,
     "unavailable": 503,
     "foreign": 409,
+    "store-connection": 503,
+    "store-timeout": 503,
+    "store-unavailable": 503,
+    "store-call-refused": 503,
 }
 
 

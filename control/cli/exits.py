@@ -5,10 +5,11 @@ from valkyrie.control import errors
 
 INTERRUPTED = 130
 CHECK_FAILED = 1
+STORE_FAILED = 10  # adapters/errors.py, which the command line loads only where it needs it
 
 MEANINGS: tuple[tuple[int, str], ...] = (
     (0, "done"),
-    (CHECK_FAILED, "an error of no other kind, or `doctor` found something that fails"),
+    (CHECK_FAILED, "an error of no other kind, or `doctor` or `store check` found something that fails"),
     (errors.InvalidInput.exit_code, "wrong input: an option, a word, a file; nothing was changed"),
     (errors.NotFound.exit_code, "there is no such limit, NIC, prefix or bucket"),
     (errors.Conflict.exit_code, "what is asked conflicts with what is there"),
@@ -17,5 +18,6 @@ MEANINGS: tuple[tuple[int, str], ...] = (
     (errors.DataplaneError.exit_code, "building, loading or attaching the program failed"),
     (errors.Foreign.exit_code, "somebody else's XDP program holds the NIC"),
     (errors.StateError.exit_code, "the state could not be written (disk full) or read"),
+    (STORE_FAILED, "a store failed, or may have: the message says which"),
     (INTERRUPTED, "ended by Ctrl-C"),
 )

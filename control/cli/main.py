@@ -26,6 +26,7 @@ TABLE = {
     "events": f"{HERE}.events:events",
     "audit": f"{HERE}.audit:audit",
     "creds": f"{HERE}.credentials:creds",
+    "store": f"{HERE}.store:store",
     "completion": f"{HERE}.completion:completion",
 }
 

@@ -18,6 +18,7 @@ from valkyrie.control.service.keeping import Keeping, NotKept
 from valkyrie.control.service.limits import Limits
 from valkyrie.control.service.nics import Nics
 from valkyrie.control.service.policy import Policy
+from valkyrie.control.service.stores import Stores
 from valkyrie.control.service.talkers import Talkers
 from valkyrie.control.service.views import Views
 from valkyrie.control.state.store import State
@@ -41,6 +42,7 @@ class Service:
         self.talkers = Talkers(lambda: clock.mono_ns() / 1e9)
         self.drops = Drops(self.core, self.hub, self.talkers)
         self.keeping: Keeping = NotKept()
+        self.stores = Stores(self.core, self.hub.tell, self.credentials.store)
         self.views = Views(self.core, self.nics, self.talkers, self._kept)
 
     def _kept(self) -> dict[str, Any]:
@@ -88,6 +90,7 @@ class Service:
                 raise
 
         await self.core.in_turn(work)
+        self.stores.reload(settings.store)
         return fixed
 
     async def close(self) -> None:
