@@ -55,6 +55,7 @@ HEARTBEAT_S = 2.0  # well below the ten seconds after which a silent owner loses
 PROBE_S = 1.0  # between two tries to reach a store that is away
 COUNTERS_S = 10.0
 END_S = 2.0  # for the last round, at shutdown
+RESTART_S = 1.0  # what a daemon takes at least to come again: what is full by then need not be kept
 NEVER = float("-inf")
 
 
@@ -248,7 +249,7 @@ class Sync:
         if self._phase != "ok":
             self._now("ok", "")
         if time.monotonic() >= self._due:
-            await self._round(store, rounds)
+            await self._round(store, rounds, self._interval)
         await self._documents(store)
 
     async def _beat(self) -> None:
@@ -258,7 +259,7 @@ class Sync:
             await store.renew(self._token)
             self._heard = time.monotonic()
 
-    async def _round(self, store: Opened, rounds: Rounds) -> None:
+    async def _round(self, store: Opened, rounds: Rounds, interval_s: float) -> None:
         began = time.monotonic()
         self._due = began + self._interval
         settings, before = self._core.settings.sync, rounds.totals.written
@@ -266,7 +267,7 @@ class Sync:
             store,
             self._token,
             groups_of(self._core.world),
-            interval_s=settings.interval_seconds,
+            interval_s=interval_s,
             per_second=settings.buckets_a_second,
             between=self._beat,
         )
@@ -347,7 +348,7 @@ class Sync:
     async def _farewell(self, store: Opened) -> None:
         if self._phase != "ok" or self._owner is None or self._rounds is None:
             return
-        await self._round(store, self._rounds)
+        await self._round(store, self._rounds, min(self._interval, RESTART_S))
         self._counters_told = (NEVER, self._counters_told[1])
         await self._documents(store)
         await store.release(self._token)

@@ -1,0 +1,346 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sync against real stores: gone and back, fenced out, emptied, of another version."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+from support.servers import Server, redis_server, valkey_server
+from support.synced import UNITS, WEB, Appliance
+from support.table import address
+from valkyrie.adapters.durable import BucketLevel
+from valkyrie.adapters.naming import BANS, name_of
+from valkyrie.adapters.settings import StoreSettings
+from valkyrie.control import abi
+from valkyrie.control.durable.document import STATE
+
+TOKEN = "a" * 32
+Make = Callable[..., Appliance]
+
+
+@pytest.fixture(params=["redis", "valkey"])
+def own_server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server that a test may kill and empty."""
+    with (redis_server if request.param == "redis" else valkey_server)() as made:
+        yield made
+
+
+def settings_of(server: Server) -> StoreSettings:
+    return StoreSettings.model_validate(
+        {"mode": server.kind, server.kind: {"url": server.url, "timeout_ms": 500}}
+    )
+
+
+@pytest.fixture(params=["embedded", "redis", "valkey"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> StoreSettings:
+    if request.param == "embedded":
+        return StoreSettings.model_validate({"embedded": {"path": tmp_path / "store.db"}})
+    return settings_of(request.getfixturevalue("redis7" if request.param == "redis" else "valkey9"))
+
+
+@pytest.fixture
+async def make(tmp_path: Path) -> AsyncIterator[Make]:
+    made: list[Appliance] = []
+
+    def one(name: str, store: StoreSettings, **given: Any) -> Appliance:
+        made.append(Appliance(tmp_path / name, store, **given))
+        return made[-1]
+
+    yield one
+    for appliance in made:
+        await appliance.close()
+
+
+async def used(appliance: Appliance, count: int = 8) -> None:
+    """A limit in force with so many buckets, a minute short of full."""
+    await appliance.start()
+    await appliance.put_limits(WEB)
+    appliance.table.fill(count, appliance.uid(), 0)
+    appliance.use(range(count), 60)
+
+
+async def test_what_matters_is_written_under_its_name_with_its_level(
+    make: Make, store: StoreSettings
+) -> None:
+    one = make("one", store)
+    await used(one)
+    one.table.put(100, abi.UID_BAN, address(7), time.monotonic_ns() * 64 + 600 * UNITS)
+    one.table.put(101, one.uid(), address(8), time.monotonic_ns() * 64 + UNITS // 100)
+    await one.turn()
+    kept = await one.kept()
+    assert len(kept) == 9
+    assert 599 * UNITS < kept[name_of(BANS, address(7))] <= 600 * UNITS
+    assert all(59 * UNITS < level <= 60 * UNITS for name, level in kept.items() if name.startswith("web:"))
+    assert one.status["state"] == "ok"
+    assert (one.status["owed"], one.status["written"]) == (0, 9)
+
+
+async def test_a_new_table_is_filled_before_packets_come_and_levels_and_counters_are_those_kept(
+    make: Make, store: StoreSettings
+) -> None:
+    one = make("one", store)
+    await used(one)
+    one.core.engine.figures().limits["passed"][one.core.world.allotment.slots["web"].slot] = 5
+    await one.turn()
+    await one.close()
+    again = make("one", store, unfilled=True)
+    await again.start()
+    assert not again.tables.unfilled
+    assert len(again.tables.restored) == 8
+    assert {uid for uid, _ in again.tables.restored} == {again.uid()}
+    assert all(50 * UNITS < level <= 60 * UNITS for _, level in again.tables.restored)
+    slot = again.core.world.allotment.slots["web"].slot
+    assert again.table.limit_stats["passed"][:, slot].tolist() == [5, 0]
+
+
+async def test_a_lost_state_gets_limits_with_their_numbers_and_it_is_audited(
+    make: Make, store: StoreSettings
+) -> None:
+    one = make("one", store)
+    await used(one)
+    await one.turn()
+    await one.close()
+    other = make("other", store)
+    await other.start()
+    assert other.core.world.desired == one.core.world.desired
+    assert other.core.world.allotment == one.core.world.allotment
+    assert other.core.serial == one.core.serial
+    (entry,) = other.core.state.audit(5)
+    assert (entry.action, entry.actor.user) == ("restore", "valkyried")
+    assert any("this machine's state knew nothing: 1 limits" in line for line in other.said)
+
+
+async def test_a_state_that_knows_something_is_not_touched(make: Make, store: StoreSettings) -> None:
+    one = make("one", store)
+    await used(one)
+    await one.turn()
+    await one.close()
+    other = make("other", store)
+    await other.core.in_turn(other.core.start)
+    await other.put_limits(WEB | {"name": "mine"})
+    await other.close()
+    other = make("other", store, unfilled=True)
+    await other.start()
+    await other.turn()
+    assert list(other.core.world.limits) == ["mine"]
+    assert other.tables.restored == []
+
+
+async def test_a_second_appliance_of_the_name_writes_nothing_until_the_first_lets_go(
+    make: Make, store: StoreSettings
+) -> None:
+    one, two = make("one", store), make("two", store, token="b" * 32)
+    await used(one)
+    await one.turn()
+    await two.core.in_turn(two.core.start)
+    await two.put_limits(WEB | {"name": "other"})
+    await two.sync.refill()
+    two.table.fill(4, two.uid("other"), 0)
+    two.use(range(4), 60)
+    await two.turn()
+    assert two.status["state"] == "refused"
+    assert "one syncs under" in two.status["problem"]
+    assert any("does not take this appliance's state" in line for line in two.said)
+    assert len(await one.kept()) == 8
+    await one.sync.close()
+    await two.turn()
+    assert two.status["state"] == "ok"
+    assert len(await two.kept()) == 12
+
+
+async def test_one_that_was_fenced_out_writes_no_more_and_takes_the_name_back_when_it_is_free(
+    make: Make, store: StoreSettings
+) -> None:
+    one = make("one", store)
+    await used(one)
+    await one.turn()
+    taker = one.make()
+    await taker.start()
+    await taker.claim("standby", "c" * 32, takeover=True)
+    one.use(range(8), 120)
+    await asyncio.sleep(0.1)
+    await one.turn()
+    await one.turn()
+    assert one.status["state"] == "refused"
+    assert "standby" in one.status["problem"]
+    assert max((await one.kept()).values()) <= 60 * UNITS
+    await taker.release("c" * 32)
+    await taker.close()
+    await one.turn()
+    assert one.status["state"] == "ok"
+    assert min((await one.kept()).values()) > 115 * UNITS
+
+
+async def test_a_later_version_in_the_store_is_named_and_nothing_is_written_over_it(
+    make: Make, store: StoreSettings
+) -> None:
+    one = make("one", store)
+    later = zstandard.compress(json.dumps({"version": 99}).encode())
+    other = one.make()
+    await other.start()
+    await other.claim("later", TOKEN)
+    await other.put_document(STATE, later, TOKEN)
+    await used(one)
+    await one.turn()
+    assert one.status["state"] == "refused"
+    assert "later Valkyrie" in one.status["problem"]
+    assert await other.get_document(STATE) == later
+    assert await one.kept() == {}
+    await other.close()
+
+
+async def test_a_document_of_an_earlier_form_is_restored(make: Make, store: StoreSettings) -> None:
+    one = make("one", store)
+    earlier = {"version": 1, "appliance": "edge", "serial": 9, "policy": {"limits": [WEB]}}
+    other = one.make()
+    await other.start()
+    await other.claim("earlier", TOKEN)
+    await other.put_document(STATE, zstandard.compress(json.dumps(earlier).encode()), TOKEN)
+    level = BucketLevel(name_of("web", address(1)), 30 * UNITS)
+    await other.write_buckets([level, BucketLevel(name_of("gone", address(1)), 30 * UNITS)], TOKEN)
+    await other.close()
+    one = make("fresh", store, unfilled=True)
+    await one.start()
+    assert (list(one.core.world.limits), one.core.serial) == (["web"], 9)
+    ((uid, restored),) = one.tables.restored
+    assert uid == one.uid()
+    assert 25 * UNITS < restored <= 30 * UNITS
+
+
+async def test_levels_deeper_than_the_limit_now_lets_a_bucket_be_are_cut_at_restore(
+    make: Make, store: StoreSettings
+) -> None:
+    one = make("one", store)
+    await used(one)
+    one.use(range(8), 3600 * 5)
+    await one.turn()
+    await one.put_limits(WEB | {"rate": "1/s"})
+    await one.close()
+    again = make("one", store, unfilled=True)
+    await again.start()
+    assert {level for _, level in again.tables.restored} == {5 * UNITS}
+
+
+async def test_buckets_of_a_limit_that_is_deleted_are_dropped_though_it_comes_again_at_once(
+    make: Make, store: StoreSettings
+) -> None:
+    one = make("one", store)
+    await used(one)
+    await one.turn()
+    uid = one.uid()
+    await one.put_limits()
+    await one.put_limits(WEB)
+    one.use(range(8), 0)  # the purge of the old uid
+    one.table.put(300, one.uid(), address(9), time.monotonic_ns() * 64 + 60 * UNITS)
+    assert one.uid() != uid
+    one.sync._due = 0.0
+    await one.turn()
+    assert list(await one.kept()) == [name_of("web", address(9))]
+
+
+async def test_shutdown_writes_the_rest_and_lets_go(make: Make, store: StoreSettings) -> None:
+    one = make("one", store, interval=3600)
+    await used(one)
+    await one.turn()
+    one.use(range(8), 120)
+    await one.turn()
+    await one.sync.close()
+    assert min((await one.kept()).values()) > 110 * UNITS
+    other = one.make()
+    await other.start()
+    assert await other.owner() is None
+    await other.close()
+
+
+async def test_a_server_gone_and_back_under_load_costs_neither_memory_nor_what_was_used(
+    make: Make, own_server: Server
+) -> None:
+    count = 4000
+    one = make("one", settings_of(own_server), sets=count // abi.WAYS)
+    await used(one, count)
+    async with one.running():
+        await one.rounds()
+        own_server.kill()
+        await one.until(lambda: one.status["state"] == "away")
+        for _ in range(20):
+            one.use(range(count), 300)
+            await asyncio.sleep(0.01)
+        assert one.sync._rounds is not None
+        assert one.sync._rounds.shadow.told.nbytes == 8 * count
+        own_server.start()
+        back = time.monotonic()
+        await one.until(lambda: one.status["state"] == "ok" and one.status["written"] >= 2 * count)
+        await one.rounds(1)
+        assert time.monotonic() - back < 10
+    kept = await one.kept()
+    assert len(kept) == count
+    assert min(kept.values()) > 280 * UNITS
+    assert sum("is away" in line for line in one.said) == 1
+    assert any("is back" in line for line in one.said)
+
+
+async def test_a_hung_server_delays_neither_the_start_nor_the_end(make: Make, own_server: Server) -> None:
+    one = make("one", settings_of(own_server), unfilled=True)
+    own_server.stop()
+    try:
+        began = time.monotonic()
+        await one.start()
+        assert time.monotonic() - began < 4
+        await one.put_limits(WEB)
+        async with one.running():
+            await one.until(lambda: one.status["state"] == "away")
+        began = time.monotonic()
+        await one.sync.close()
+        assert time.monotonic() - began < 4
+    finally:
+        own_server.cont()
+
+
+async def test_a_new_table_is_filled_late_when_the_server_was_away_at_start(
+    make: Make, own_server: Server
+) -> None:
+    one = make("one", settings_of(own_server))
+    await used(one)
+    await one.turn()
+    await one.close()
+    own_server.stop()
+    again = make("one", settings_of(own_server), unfilled=True)
+    await again.start()
+    assert again.tables.restored == []
+    own_server.cont()
+    async with again.running():
+        await again.until(lambda: len(again.tables.restored) == 8)
+    assert any("8 of 8 buckets restored" in line for line in again.said)
+
+
+async def test_a_server_that_lost_its_data_is_told_everything_anew(make: Make, own_server: Server) -> None:
+    one = make("one", settings_of(own_server))
+    await used(one)
+    async with one.running():
+        await one.rounds()
+        own_server.run("FLUSHALL")
+        await one.until(lambda: one.status["written"] >= 16)
+        await one.rounds(1)
+    assert len(await one.kept()) == 8
+    other = one.make()
+    await other.start()
+    assert await other.get_document(STATE) is not None
+    await other.close()
+    assert any("had forgotten this appliance" in line for line in one.said)
+
+
+async def test_bucket_levels_do_not_follow_the_wall_clock(make: Make, store: StoreSettings) -> None:
+    one = make("one", store)
+    await used(one)
+    object.__setattr__(one.core.clock, "wall", lambda: 1e9)
+    await one.turn()
+    object.__setattr__(one.core.clock, "wall", lambda: 4e9)
+    assert all(59 * UNITS < level <= 60 * UNITS for level in (await one.kept()).values())
