@@ -34,7 +34,7 @@ def bucket_of(limit: Limit, key: str) -> str:
         return name_of(limit.name, record_of(key, limit.key))
     if limit.declared:
         return name_of(limit.name, opaque(key))
-    return name_of(CALLERS, opaque(f"{limit.name}\0{key}"))
+    return name_of(CALLERS, opaque(key, limit.name))
 
 
 def name_of(group: str, record: Record) -> str:

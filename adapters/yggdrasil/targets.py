@@ -51,8 +51,8 @@ class Target:
         if isinstance(keys, np.ndarray):
             return opaque_entries(np.ascontiguousarray(keys, np.uint8).tobytes(), n)
         if not self.limit.declared:
-            own = f"{self.limit.name}\0"
-            return opaque_entries(b"".join([opaque(own + encoded(key).decode()).addr for key in keys]), n)
+            own = self.limit.name
+            return opaque_entries(b"".join([opaque(encoded(key).decode(), own).addr for key in keys]), n)
         if self.limit.key.id:
             return opaque_entries(b"".join([opaque(key).addr for key in keys]), n)
         return np.frombuffer(b"".join([self.entry(key, n) for key in keys]), abi.CALL_ENTRY)
@@ -72,7 +72,7 @@ def _prefix(target: Target, key: str) -> bytes:
     limit = target.limit
     encoded(key)
     if not limit.declared:
-        return entry_of(opaque(f"{limit.name}\0{key}"), ID, 0)[:-8]
+        return entry_of(opaque(key, limit.name), ID, 0)[:-8]
     if limit.key.id:
         return entry_of(opaque(key), ID, 0)[:-8]
     address = _address(key, limit.key)

@@ -35,14 +35,16 @@ class Record:
     pair6: bool = False
 
 
-def opaque(key: str) -> Record:
-    """The record of a key that is any text: its 128-bit hash. Raises InvalidInput when it is too long."""
+def opaque(key: str, group: str = "") -> Record:
+    """The record of a key that is any text: its 128-bit hash, with the name of a caller's own limit as its
+    group. Raises InvalidInput for a key that is empty or too long.
+    """
     raw = key.encode()
     if not 0 < len(raw) <= MAX_OPAQUE_BYTES:
         raise InvalidInput(
             f"a key of {len(raw)} bytes", f"keys have 1 to {MAX_OPAQUE_BYTES} bytes of UTF-8", key[:32]
         )
-    return Record(0, blake2b(raw, digest_size=16).digest())
+    return Record(0, blake2b(group.encode() + b"\0" + raw if group else raw, digest_size=16).digest())
 
 
 def paired(spec: KeySpec) -> bool:
