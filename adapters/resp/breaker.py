@@ -37,11 +37,15 @@ class Breaker:
 
     def enter(self) -> None:
         """Ask to make a call. Raises StoreUnavailable, or the AuthenticationFailed that opened it."""
+        self.check()
+        self._probing = self._until is not None
+
+    def check(self) -> None:
+        """Raise what `enter` would raise now, and claim nothing."""
         if self._until is None:
             return
         left = self._until - self._clock()
         if left <= 0 and not self._probing:
-            self._probing = True
             return
         if self._refusal is not None:
             raise AuthenticationFailed(self._refusal.what, self._refusal.hint)

@@ -32,7 +32,7 @@ class Driver:
     parser: type[Any]
     refusal: type[Exception]  # an error reply
     errors: tuple[type[Exception], ...]
-    pack: Callable[[tuple[Word, ...]], bytes]
+    pack: Callable[..., bytes]  # of a tuple of words
 
     def whole_errors(self) -> type[Any]:
         """The driver's parser, but leaving an error reply's first word in its text."""

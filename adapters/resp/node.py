@@ -39,12 +39,13 @@ class Node:
         Raises StoreConnectionError when nothing was sent; when it was and no answer came, OutcomeUnknown
         unless it is `repeatable`; StoreUnavailable while the breaker is open.
         """
-        self.breaker.enter()
+        self.breaker.check()
         phase = _Phase.WAITING
         try:
             async with asyncio.timeout_at(deadline):
                 await self.pool.reserve()
                 try:
+                    self.breaker.enter()  # those in line before may have found the server dead
                     phase = _Phase.CONNECTING
                     link = await self.pool.take()
                 except BaseException:
@@ -70,7 +71,8 @@ class Node:
             await self._tell(failed, phase)
             raise
         except BaseException:
-            self.breaker.gave_up()
+            if phase is not _Phase.WAITING:
+                self.breaker.gave_up()
             raise
         self.breaker.succeeded()
         return replies
@@ -80,7 +82,6 @@ class Node:
         network that was cut they do not know, and each would cost a timeout.
         """
         if phase is _Phase.WAITING:
-            self.breaker.gave_up()
             return
         self.breaker.failed(error)
         if self.breaker.open:

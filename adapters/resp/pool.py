@@ -35,11 +35,15 @@ class Pool:
 
     async def reserve(self) -> None:
         """Wait until fewer than `size` links are in use. Then `take`, or `unreserve`."""
-        await self._permits.acquire()
+        try:
+            await self._permits.acquire()
+        except BaseException:
+            self._tell()  # its turn may have come already: what it would have taken is idle still
+            raise
 
     def unreserve(self) -> None:
         self._permits.release()
-        self._tell(None)
+        self._tell()
 
     async def take(self) -> Link:
         """A link for the reservation's holder, an open one if there is one. Raises StoreError."""
@@ -127,9 +131,10 @@ class Pool:
     def _stale(self, link: Link) -> bool:
         return self._offered is not None and link.secret is not self._offered.secret
 
-    def _tell(self, link: Link | None) -> None:
+    def _tell(self) -> None:
+        """Have a rotation look again."""
         if self._rotation is not None:
-            self._rotation.put_nowait(link)
+            self._rotation.put_nowait(None)
 
     async def clear(self) -> None:
         """Drop the idle links: the address means another server than it did."""
@@ -144,4 +149,5 @@ class Pool:
 
     async def _drop(self, link: Link) -> None:
         self._all.discard(link)
+        self._tell()
         await link.close()
