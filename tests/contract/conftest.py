@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real servers for the tests in this folder."""
+"""The stores of the contract suite, and the real servers behind them."""
 
+from support.contract import durable, durable_maker, maker, store  # noqa: F401 pytest finds fixtures by name
 from support.server_fixtures import (  # noqa: F401 pytest finds fixtures by name
     _redis,
     _redis_cluster,
@@ -15,3 +16,4 @@ from support.server_fixtures import (  # noqa: F401 pytest finds fixtures by nam
     resp_server,
     valkey9,
 )
+from support.yggdrasil import _yggdrasil_tables, yggdrasil_tables  # noqa: F401 pytest finds fixtures by name
