@@ -49,6 +49,8 @@ def error_from(status: int, body: bytes) -> ValkyrieError:
             f"valkyried answered HTTP {status} without saying why",
             "journalctl -u valkyried shows what happened",
         )
+    if code.startswith("store"):
+        pass  # so that its classes are known
     kind = error_classes().get(code, ValkyrieError)
     if issubclass(kind, InvalidInput):
         return kind(what, hint, where=where)

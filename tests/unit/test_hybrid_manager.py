@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -48,7 +49,7 @@ class Pair:
         self.a, self.b = Server("a"), Server("b")
         self.events: list[StoreEvent] = []
         members = [
-            Member(server.name, lambda server=server: MemoryStore(server, BOOK, TIMEOUT), TIMEOUT)
+            Member(server.name, partial(MemoryStore, server, BOOK, TIMEOUT), TIMEOUT)
             for server in (self.a, self.b)
         ]
         given = {"fail_back_seconds": HOLD, "listener": self.events.append, **settings}
@@ -114,7 +115,7 @@ async def test_reading_from_a_hung_store_is_answered_by_the_next_within_a_timeou
 async def test_a_call_whose_outcome_is_unknown_is_never_made_again(name: str) -> None:
     async with pair() as both:
         both.a.fault = "loses replies"
-        calls = {
+        calls: dict[str, Callable[[], Awaitable[object]]] = {
             "try_consume": lambda: both.store.try_consume("u", 2, limit=LOGIN),
             "try_consume_many": lambda: both.store.try_consume_many([Request("u", LOGIN, 2)]),
             "increment": lambda: both.store.increment("n", 2),
@@ -223,7 +224,7 @@ async def test_under_load_a_bucket_admits_no_more_over_a_switch_and_back() -> No
         both.a.fault = ""
         await until(lambda: both.in_use == "a")
         await until(lambda: both.a.consumed >= 2000)
-        await until(lambda: both.store.stats().extra["carried"] >= 2)
+        await until(lambda: both.store.status().carried >= 2)
         ended = True
         await asyncio.gather(*callers)
         # What was under way while a store was being told may come on top: one call for each caller.
