@@ -13,7 +13,12 @@ from valkyrie.control.dataplane.maps import Dataplane
 
 
 def flush_buckets(pin_dir: Path, now_ns: int) -> int:
-    """All but bans; how many there were."""
+    """All but bans; how many were not full."""
     with Dataplane(pin_dir) as plane:
-        held = np.unique(plane.bucket_keys["key"]["uid"] & np.uint16(abi.UID_MASK))
-        return buckets.reset(plane, set(held.tolist()) - {0, abi.UID_BAN}, now_ns)
+        uids = plane.bucket_keys["key"]["uid"] & np.uint16(abi.UID_MASK)
+        short = (plane.buckets["fingerprint"] != 0) & (
+            plane.buckets["tat"] > np.uint64(now_ns << abi.TIME_SHIFT)
+        )
+        short &= uids != abi.UID_BAN
+        buckets.reset(plane, set(np.unique(uids[short]).tolist()), now_ns)
+        return int(np.count_nonzero(short))

@@ -8,7 +8,6 @@ import pytest
 
 from support.bpf import Kernel, loaded
 from support.calls import Calls, served
-from valkyrie.adapters.yggdrasil.values import Values
 
 SMALL_SETS = 16
 """128 buckets: small enough that random traffic fills it."""
@@ -65,7 +64,6 @@ def _served() -> Iterator[Calls]:
 def calls(_served: Calls) -> Calls:
     """The programs for calls and for packets over one empty table, and no values."""
     _served.kernel.reset()
-    values = Values(_served.kernel.dp.pin_dir)
-    values.flush()
-    values.close()
+    _served.forget_values()
+    _served.book.asked = 0
     return _served

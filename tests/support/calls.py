@@ -13,6 +13,7 @@ from support.policy import Published, publish
 from valkyrie.adapters.limit import Limit
 from valkyrie.adapters.settings import YggdrasilSettings
 from valkyrie.adapters.yggdrasil.adapter import YggdrasilAdapter
+from valkyrie.adapters.yggdrasil.values import Values
 from valkyrie.control.abi import CALL_TAKEN
 from valkyrie.control.dataplane import build, call
 from valkyrie.control.dataplane.call import Caller, Told
@@ -70,6 +71,12 @@ class Calls:
 
     def takes(self, name: str, key: str, now_ns: int, n: int = 1) -> bool:
         return self.ask(name, key, now_ns, n)[5] == CALL_TAKEN
+
+    def forget_values(self) -> None:
+        """As if none had ever been set."""
+        values = Values(self.kernel.dp.pin_dir)
+        values.flush()
+        values.close()
 
     def adapter(self, **settings: Any) -> YggdrasilAdapter:
         return YggdrasilAdapter(
