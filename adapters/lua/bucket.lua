@@ -3,6 +3,7 @@
 -- `<us>:<units>`: whole microseconds since the epoch and what is left, in units of 1/64 ns (0 to 63999).
 -- Numbers here are doubles: exact below 2^53 = 9.007e15. The clock is at 1.8e15 us, tau below 2^62 units
 -- = 7.2e13 us, and a value of 2^53 us or more is none of ours, so no sum that counts comes near.
+-- A clock that steps forward fills buckets early; one that steps back keeps them short for as much longer.
 local UNITS_A_US = 64000
 local MAX_US = 9007199254740992
 local MARGIN_MS = 1000 -- a key outlives its bucket, so that no rounding of expiry gives tokens early

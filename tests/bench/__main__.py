@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import accuracy, classification, daemon, memory, nanoseconds, wire
+from bench import accuracy, classification, daemon, memory, nanoseconds, resp, wire
 from bench.rows import Row, line, write_json
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
@@ -27,6 +27,8 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
     "memory": memory.run,
     "starts": daemon.starts,
     "changes": daemon.changes,
+    "store-calls": resp.calls,
+    "store-bulk": resp.bulk,
 }
 
 

@@ -6,11 +6,13 @@ import os
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from support.clusters import Cluster
 from support.connected import connected
+from support.resp import client_for
 from support.servers import Kind, Server, server
 from valkyrie.adapters.durable import BucketLevel, DurableStore
 from valkyrie.adapters.errors import ConsistencyError
@@ -19,12 +21,19 @@ from valkyrie.adapters.naming import SHARDS, bucket_key, claim_key, owner_key, s
 from valkyrie.adapters.resp.client import RespClient
 from valkyrie.adapters.resp.consume import Consumer, Taking
 from valkyrie.adapters.resp.durable import RespDurable
+from valkyrie.adapters.resp.scripts import INCREMENT
+from valkyrie.adapters.secrets import StaticSecrets
 from valkyrie.adapters.store import Decision
 from valkyrie.control.errors import InvalidInput
 
 HOUR = 3600 * 64 * 10**9  # in units
 SECOND = 64 * 10**9
 MIB = 1 << 20
+LEAST = (
+    "~vk:* resetchannels -@all +@connection +eval +evalsha +time +scan +get +mget +set +exists +incrby"
+    " +unlink +hget +hmget +hset +hdel +strlen +append +getrange +rename +pexpire +persist"
+)
+"""What a user must be allowed for all scripts; docs/stores.md says so too."""
 
 
 def names(count: int) -> list[str]:
@@ -329,6 +338,28 @@ async def test_all_that_was_acknowledged_survives_kill_9(kind: Kind) -> None:
             with pytest.raises(ConsistencyError):
                 await store.claim("two", "t2", silent_s=60)
             await store.renew("t1")
+
+
+async def test_a_user_who_may_run_nothing_else_can_do_all_of_it(kind: Kind) -> None:
+    with server(kind, users=[f"user least on >its-password {LEAST}"]) as made:
+        secrets = StaticSecrets({"least": "its-password"})
+        options: dict[str, Any] = {"username": "least", "credential": "least", "timeout_ms": 10_000}
+        async with client_for(kind, made.url, secrets, **options) as client:
+            store = RespDurable(client, "edge")
+            await store.claim("one", "t1")
+            await store.renew("t1")
+            await store.write_buckets([BucketLevel(name, HOUR) for name in names(10)], "t1")
+            await store.drop_buckets(names(5), "t1")
+            await store.put_document("state", b"content", "t1")
+            assert await store.get_document("state") == b"content"
+            assert (await levels(store)).keys() == set(names(10)[5:])
+            (found,) = await Consumer(client, "edge", kind).take(
+                [Taking(names(1)[0], Limit.of("web", "1/h", "10").cost, 1)]
+            )
+            assert isinstance(found, Decision)
+            for _ in range(2):
+                await client.script(INCREMENT, ["vk:{edge}:kv:a"], [1, 60_000], repeatable=False)
+            await store.release("t1")
 
 
 def test_names_spread_over_all_shards() -> None:
