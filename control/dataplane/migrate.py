@@ -8,6 +8,7 @@ table of any size; nothing is hashed anew, and the secret goes along.
 """
 
 import mmap
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ Words = NDArray[np.uint64]
 
 SETS_OF_ABI_1 = np.dtype([("fingerprint", np.uint64, abi.WAYS), ("tat", np.uint64, abi.WAYS)])
 """A bucket set of ABI 1: two arrays. The names of the buckets lie as they do in ABI 2."""
+
+RETIRED = 1 << 31
+"""Beside the ABI in `control` of a table that another has taken over: no program speaks that."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ def _secrets(pin_dir: Path) -> tuple[int, tuple[int, int], int]:
     """ABI, hash secret and test magic of a table. These keep their place in every ABI."""
     control = _values(pin_dir / "control")[0]
     numbers = control[8:32].view(np.uint64)
-    return int(control[:4].view(np.uint32)[0]), (int(numbers[0]), int(numbers[1])), int(numbers[2])
+    return int(control[:4].view(np.uint32)[0]) & ~RETIRED, (int(numbers[0]), int(numbers[1])), int(numbers[2])
 
 
 def debts(pin_dir: Path, now_ns: int) -> Debts:
@@ -178,12 +182,16 @@ def begin(
 
 
 def _retire(old: Path) -> None:
-    """Let no process take tokens from the former table any more: `call` says so, and they open the new."""
+    """Let no process take tokens from the former table any more: `call` says so, and they open the new.
+
+    The ABI stays legible: the table's layout is known by it.
+    """
     if "control" in pins.pinned(old):
+        mark = (_abi(old) | RETIRED).to_bytes(4, sys.byteorder)
         with bpf.opened(old / "control") as fd:
             size = bpf.map_info(fd).value_size
             held = bpf.map_lookup(fd, bytes(4), size) or bytes(size)
-            bpf.map_update(fd, bytes(4), bytes(4) + held[4:])
+            bpf.map_update(fd, bytes(4), mark + held[4:])
         bpf.membarrier()
 
 
