@@ -91,7 +91,7 @@ def _inside_a_script(text: str) -> str:
     return rest.partition(": -")[2] or rest if found else ""
 
 
-def connecting(error: BaseException, where: str) -> StoreError:
+def connecting(error: BaseException, where: str, hint: str = "") -> StoreError:
     """The error for a connection that did not come about: the call was not sent."""
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -104,7 +104,9 @@ def connecting(error: BaseException, where: str) -> StoreError:
                 f"{where} refuses this client's certificate: {cause.reason}",
                 "check tls.certificate and tls.private_key",
             )
-    return StoreConnectionError(f"no connection to {where}: {error}"[:MAX_TEXT], "check that it runs there")
+    return StoreConnectionError(
+        f"no connection to {where}: {error}"[:MAX_TEXT], hint or "check that it runs there"
+    )
 
 
 def lost(where: str, why: str, *, repeatable: bool, timeout: bool) -> StoreError:

@@ -134,7 +134,7 @@ class LinkMaker:
         try:
             await self._greet(link, login or self.login, database, replica)
         except LinkLost as error:
-            raise connecting(error, where) from error
+            raise connecting(error, where, self._tls.hint if self._tls else "") from error
         except StoreError:
             await link.close()
             raise

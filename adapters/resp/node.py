@@ -64,7 +64,7 @@ class Node:
             await self._tell(error, phase)
             raise error from None
         except LinkLost as broken:
-            error = lost(self.where, str(broken), repeatable=repeatable, timeout=False)
+            error = lost(self.where, str(broken).rstrip(" ."), repeatable=repeatable, timeout=False)
             await self._tell(error, phase)
             raise error from broken
         except StoreError as failed:

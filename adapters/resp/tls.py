@@ -26,6 +26,13 @@ class TlsMaterial:
     def server_name(self) -> str | None:
         return self._settings.server_name
 
+    @property
+    def hint(self) -> str:
+        """For a server that hangs up on the greeting: its alert may have been overtaken by that."""
+        return (
+            "" if self._settings.certificate else "it may ask for a client certificate: set tls.certificate"
+        )
+
     def context(self) -> ssl.SSLContext:
         """The context for the next connection. While a changed file cannot be used, as when it is half
         written, the earlier context serves; without one StoreConfigurationError names the file.
