@@ -8,14 +8,17 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from support.ctl import ROOT
+from valkyrie.adapters.settings import RespSettings, ValkeySettings
 from valkyrie.control import abi, errors, words
 from valkyrie.control.api.models import LimitBody
 from valkyrie.control.api.route import STATUS
@@ -149,40 +152,74 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             assert anchor in anchors(there), f"{target} in {page.name}"
 
 
+def alternatives(kind: Any) -> list[Any]:
+    """The types of a union but None."""
+    united = get_origin(kind) in (Union, UnionType)
+    return [one for one in get_args(kind) if one is not NoneType] if united else [kind]
+
+
 def typed(field: FieldInfo) -> str:
     """A field's type and bounds, as the reference words them."""
-    kind = field.annotation
     bounds = {name: getattr(one, name) for one in field.metadata for name in BOUNDS if hasattr(one, name)}
+    kinds = alternatives(field.annotation)
+    if kinds[0] is bool:
+        return "`true`, `false` or a section" if len(kinds) > 1 else "`true` or `false`"
+    (kind,) = kinds
     if get_origin(kind) is Literal:
         choices = [f"`{word}`" for word in get_args(kind)]
         return f"{', '.join(choices[:-1])} or {choices[-1]}"
     if get_origin(kind) is tuple:
-        return f"list of prefixes, at most {bounds['max_length']}"
-    if kind is int:
-        return f"whole number, {bounds['ge']} to {bounds['le']}"
-    if kind is str:
-        return f"name, {bounds['min_length']} to {bounds['max_length']} characters"
+        if get_origin(get_args(kind)[0]) is Literal:
+            return f"list of stores, at most {bounds['max_length']}"
+        what = "texts" if "min_length" in bounds else "prefixes"
+        return f"list of {what}, at most {bounds['max_length']}"
+    if kind in (int, float):
+        word = "whole number" if kind is int else "number"
+        return (
+            f"{word}, {bounds['ge']} to {bounds['le']}"
+            if "le" in bounds
+            else f"{word}, at least {bounds['ge']}"
+        )
+    if kind is str or get_origin(kind) is Annotated:
+        if "min_length" in bounds:
+            return f"name, {bounds['min_length']} to {bounds['max_length']} characters"
+        return f"text, at most {bounds['max_length']} characters" if "max_length" in bounds else "text"
     assert kind is Path, f"no words for {kind}"
-    return "absolute path"
+    return "absolute path" if field.annotation is Path else "path"
+
+
+def shown(value: Any) -> str:
+    """A default, as the reference has it."""
+    if value is PydanticUndefined:
+        return "must be given"
+    if value is None:
+        return "none"
+    words = {(): "[]", True: "true", False: "false"}
+    return f"`{words[value] if isinstance(value, bool | tuple) else value}`"
 
 
 def leaves(model: type[BaseModel], before: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Settings by their dotted names. What Valkey shares with Redis is told once."""
     for name, field in model.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from leaves(kind, f"{before}{name}.")
-        else:
+        if model is ValkeySettings and name in RespSettings.model_fields and name != "url":
+            continue
+        kinds = alternatives(field.annotation)
+        sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if sections != kinds:
             yield before + name, field
+        for section in sections:
+            yield from leaves(section, f"{before}{name}.")
 
 
 def test_settings_are_those_of_the_model() -> None:
-    told = {row[0]: row[1:] for row in rows(read("docs/configuration.md"), "# Configuration")}
+    page = read("docs/configuration.md")
+    tables = [rows(page, heading) for heading in ("# Configuration", "## Stores", "## Sync")]
+    told = {row[0]: row[1:] for table in tables for row in table}
     model = dict(leaves(Settings))
     assert list(told) == [f"`{name}`" for name in model]
     for name, field in model.items():
         kind, default, meaning = told[f"`{name}`"]
-        value = "[]" if field.default == () else field.default
-        assert (kind, default) == (typed(field), f"`{value}`"), name
+        assert (kind, default) == (typed(field), shown(field.default)), name
         assert meaning.endswith("."), name
 
 
