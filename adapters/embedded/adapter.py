@@ -114,8 +114,10 @@ class EmbeddedAdapter(StoreAdapter, EmbeddedDurable):
     async def health_check(self) -> Health:
         began = time.perf_counter()
         try:
-            async with asyncio.timeout(HEALTH_SECONDS):
-                ok, detail = True, await self._file.probe()
+            with self._meter.timed("health_check"):
+                async with asyncio.timeout(HEALTH_SECONDS):
+                    detail = await self._file.probe()
+            ok = True
         except TimeoutError:
             ok, detail = False, f"no answer from {self._file.path} in {HEALTH_SECONDS:g} s: look at the disk"
         except StoreError as error:

@@ -34,12 +34,10 @@ class Buckets:
         self._changed: set[Key] = set()
 
     def take(self, appliance: int, ask: Ask, store: str) -> Decision:
-        """One call. A level beyond the bucket's depth, which only a clock or another limit of before can
-        have made, counts as an empty bucket.
-        """
+        """One call."""
         name, cost, n = ask
         key = (appliance, name)
-        level = min(max(0, self._tat(key) - self._now), cost.tau)
+        level = max(0, self._tat(key) - self._now)
         allowed, after = take(level, cost, n)
         if allowed and n:
             self._tats[key] = self._now + after

@@ -3,9 +3,9 @@
 
 While the host is up it is CLOCK_BOOTTIME plus an offset that the first process to open the file wrote into
 it. A boot with another id gets a new offset, of the wall clock: so the time that the host was down counts.
-If the wall clock is then behind the time that was last seen, time goes on from there; if it is ahead, more
-time passes than did, and buckets are forgiven that much. A level beyond a bucket's depth is cut to it at
-use, so that no clock locks anybody out for longer than a full bucket takes.
+If the wall clock is then behind the time that was last seen, time goes on from there, so that no clock locks
+anybody out for longer than a full bucket takes, and a second. If it is ahead, more time passes than did:
+buckets are forgiven that much, and values expire sooner.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from valkyrie.adapters.errors import StoreUnavailable
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 LATEST = 1 << 62  # ns since 1970: a bucket's TAT, two years past it at most, still fits 64 bits
-SEEN_EVERY = 10_000_000_000  # ns between two notes of the time, for after a boot
+SEEN_EVERY = 1_000_000_000  # ns between two notes of the time, for after a boot
 
 
 def _boottime() -> int:
@@ -61,6 +61,7 @@ class FileClock:
         if boot != host.boot():
             offset = min(max(host.wall(), seen), LATEST) - host.up()
             connection.execute("UPDATE clock SET boot = ?, offset = ?", (host.boot(), offset))
+        connection.execute("UPDATE clock SET seen = max(seen, ?)", (host.up() + offset,))
         return cls(host.up, offset)
 
     def now(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from valkyrie.control.errors import ValkyrieError
 T = TypeVar("T")
 
 TRANSACTION_ROWS = 512  # about 3 ms: calls that come meanwhile wait so long at most
-LARGE_ROWS = 128
+LARGE_ROWS = 128  # in one job
 MAX_JOBS = 16_384
 MAX_BYTES = 128 << 20  # of values and documents in jobs that wait; one is always let in
 ALONE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_TOOBIG)  # may be one job's fault
@@ -66,7 +67,9 @@ class Writer:
         self._sweeper = Sweeper()
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
         self._loop = asyncio.get_running_loop()
-        self._held: _Job | None = None
+        self._large: deque[_Job] = deque()
+        self._large_next = False
+        self._ended = False
         self._jobs = 0
         self._bytes = 0
         self._closed = False
@@ -108,37 +111,36 @@ class Writer:
         await asyncio.to_thread(self._thread.join)
 
     def _serve(self) -> None:
-        going_on = True
-        while going_on:
-            batch, going_on = self._next()
-            if batch:
-                outcomes = self._perform(batch)
-                with contextlib.suppress(RuntimeError):  # the loop has gone: so have those who waited
-                    self._loop.call_soon_threadsafe(self._settle, batch, outcomes)
+        while batch := self._next():
+            outcomes = self._perform(batch)
+            with contextlib.suppress(RuntimeError):  # the loop has gone: so have those who waited
+                self._loop.call_soon_threadsafe(self._settle, batch, outcomes)
         self._checkpointer.close()
         self._connection.close()
 
-    def _next(self) -> tuple[list[_Job], bool]:
-        """The jobs that wait, up to a transaction's worth, and whether there may be more. A large one goes
-        alone, so that small ones before and after it do not wait for its commit.
+    def _next(self) -> list[_Job]:
+        """The jobs for the next transaction; none at the end. Small ones go together, up to a transaction's
+        worth; a large one goes alone, and small ones go before it, so that they wait for one large one each.
         """
-        job = self._held or self._queue.get()
-        self._held = None
+        if self._large and self._large_next:
+            self._large_next = False
+            return [self._large.popleft()]
+        self._large_next = True
         batch: list[_Job] = []
         rows = 0
-        while job is not None:
-            if job.rows >= LARGE_ROWS and batch:
-                self._held = job
-                return batch, True
-            batch.append(job)
-            rows += job.rows
-            if job.rows >= LARGE_ROWS or rows >= TRANSACTION_ROWS:
-                return batch, True
+        while rows < TRANSACTION_ROWS and not self._ended:
             try:
-                job = self._queue.get_nowait()
+                job = self._queue.get(block=not batch and not self._large)
             except Empty:
-                return batch, True
-        return batch, False
+                break
+            if job is None:
+                self._ended = True
+            elif job.rows >= LARGE_ROWS:
+                self._large.append(job)
+            else:
+                batch.append(job)
+                rows += job.rows
+        return batch or ([self._large.popleft()] if self._large else [])
 
     def _settle(self, batch: list[_Job], outcomes: list[_Outcome]) -> None:
         """On the loop: wake those who wait."""
