@@ -221,11 +221,12 @@ class Caller:
         given, rest = 0, iter(levels)
         while piece := list(islice(rest, MOST * 64)):
             raw = b"".join(entry_of(record, spec, level) for record, level in piece if level > 0)
-            self._restore(uid, np.frombuffer(raw, abi.CALL_ENTRY))
+            self.restore_entries(uid, np.frombuffer(raw, abi.CALL_ENTRY))
             given += len(piece)
         return given
 
-    def _restore(self, uid: int, entries: Array) -> None:
+    def restore_entries(self, uid: int, entries: Array) -> None:
+        """As restore(), for entries (abi.CALL_ENTRY) whose `amount` is the level."""
         for _ in range(CONTENDED_TRIES):
             foreign = uid in (abi.UID_CALL, abi.UID_BAN)
             position = NO_POSITION if foreign else self.position(uid)

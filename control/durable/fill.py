@@ -6,11 +6,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from valkyrie.control import abi
 from valkyrie.control.dataplane.call import Caller
-from valkyrie.control.dataplane.keyname import Record
+from valkyrie.control.dataplane.keyname import Record, paired
 from valkyrie.control.durable.names import Entries
 from valkyrie.control.errors import NotFound
 from valkyrie.control.key import KeySpec
@@ -24,9 +27,24 @@ def restore(pin_dir: Path, entries: Entries, specs: Mapping[int, KeySpec]) -> in
     done = 0
     with Caller(pin_dir) as caller:
         for uid in np.unique(entries["uid"]).tolist():
+            mine = entries[entries["uid"] == uid]
             with contextlib.suppress(NotFound):
-                done += caller.restore(uid, specs[uid], _levels(entries[entries["uid"] == uid]))
+                if specs[uid].id or not paired(specs[uid]):
+                    caller.restore_entries(uid, single_ended(mine, specs[uid]))
+                else:
+                    caller.restore(uid, specs[uid], _levels(mine))
+                done += len(mine)
     return done
+
+
+def single_ended(entries: Entries, spec: KeySpec) -> NDArray[Any]:
+    """call_entry.entry_of for many buckets at once, of a limit whose keys have one end."""
+    made = np.zeros(len(entries), abi.CALL_ENTRY)
+    end = "dst" if spec.dst4 is not None and not spec.id else "src"
+    made[end] = np.ascontiguousarray(entries["addr"]).view(np.uint64)
+    made["dport"] = entries["dport"]
+    made["amount"] = entries["level"]
+    return made
 
 
 def _levels(entries: Entries) -> Iterator[tuple[Record, int]]:

@@ -31,6 +31,9 @@ class NoBook:
     async def limit(self, name: str) -> Limit:
         return _unknown(name)
 
+    def forget(self, name: str) -> None:
+        """Nothing is known."""
+
 
 def _unknown(name: str) -> NoReturn:
     raise NotFound(f"no limit {name[:64]!r} is known to the sync")

@@ -52,12 +52,20 @@ async def restore_buckets(store: DurableStore, world: World, restorer: Restorer)
     specs = {target.uid: target.spec for target in targets.values()}
     read = placed = 0
     waiting: list[Entries] = []
-    async for piece in store.buckets():
-        read += len(piece)
-        waiting.append(entries_of(piece, targets))
-        if sum(map(len, waiting)) >= AT_ONCE:
-            placed += await asyncio.to_thread(restorer.restore, np.concatenate(waiting), specs)
-            waiting = []
+    under_way: asyncio.Task[int] | None = None
+    try:
+        async for piece in store.buckets():
+            read += len(piece)
+            waiting.append(entries_of(piece, targets))
+            if sum(map(len, waiting)) >= AT_ONCE:
+                placed += await under_way if under_way is not None else 0
+                # The kernel takes these while the store is asked for more.
+                entries, waiting = np.concatenate(waiting), []
+                under_way = asyncio.create_task(asyncio.to_thread(restorer.restore, entries, specs))
+        placed += await under_way if under_way is not None else 0
+    finally:
+        if under_way is not None:
+            await asyncio.wait([under_way])
     if waiting:
         placed += await asyncio.to_thread(restorer.restore, np.concatenate(waiting), specs)
     return Restored(read, placed)

@@ -16,6 +16,9 @@ from valkyrie.control.durable.changes import Owed, Places, Seen, Shadow, Table, 
 from valkyrie.control.durable.names import names
 
 LOOK = 16_384  # buckets that are copied out of the table at once, in a thread
+# Names are made in the event loop's thread, so many at once: 0.3 ms. Another thread would hold the
+# interpreter, and so the loop, for 5 ms at a time.
+NAMED = 250
 TOLD_AGAIN_S = 300.0  # whatever a store loses in silence, it is told again within this time
 
 
@@ -121,10 +124,11 @@ class Rounds:
         pace: Pace,
         between: Callable[[], Awaitable[None]],
     ) -> None:
-        # Names of one batch are made here, not in a thread: 0.2 ms keep the event loop for less time than a
-        # thread would that makes many and gives up the interpreter every 5 ms.
         for part in _parts(seen, store.batch):
-            levels = self._levels(part, groups)
+            levels: list[BucketLevel] = []
+            for some in _parts(part, NAMED):
+                levels += self._levels(some, groups)
+                await asyncio.sleep(0)
             if levels:
                 await store.write_buckets(levels, token)
             self.shadow.put(part.places, part.tats)

@@ -14,10 +14,12 @@ from valkyrie.adapters.durable import BucketLevel
 from valkyrie.adapters.naming import BANS, CALLERS, name_of
 from valkyrie.control import abi
 from valkyrie.control.cost import MAX_TAU
+from valkyrie.control.dataplane.call_entry import entry_of
 from valkyrie.control.dataplane.keyname import Record
 from valkyrie.control.durable.changes import look
+from valkyrie.control.durable.fill import single_ended
 from valkyrie.control.durable.names import Target, entries_of, groups_of, names, targets_of
-from valkyrie.control.key import KeySpec
+from valkyrie.control.key import ID, KeySpec
 from valkyrie.control.limits import Desired, Limit, Override
 from valkyrie.control.service.world import World
 from valkyrie.control.state.slots import Allotment, allot
@@ -91,3 +93,12 @@ def test_names_of_100_000_buckets_are_made_in_well_under_a_second() -> None:
     made = names(keys, GROUPS)
     assert time.perf_counter() - began < 0.5
     assert len(set(made)) == 100_000
+
+
+@given(st.lists(st.builds(Record, st.integers(0, 65535), st.binary(min_size=16, max_size=16)), min_size=1))
+def test_entries_for_the_kernel_are_those_that_are_made_one_by_one(records: list[Record]) -> None:
+    levels = [BucketLevel(name_of("web", record), 7) for record in records]
+    for spec in (ID, KeySpec(), KeySpec(src4=32, src6=64), KeySpec(dst4=24, dst6=64, dport=True)):
+        entries = entries_of(levels, {"web": Target(1, spec, 1000)})
+        one_by_one = b"".join(entry_of(record, spec, 7) for record in records)
+        assert single_ended(entries, spec).tobytes() == one_by_one
