@@ -12,7 +12,6 @@ from struct import Struct
 from valkyrie.adapters.durable import BucketLevel
 from valkyrie.adapters.gcra import UNITS_A_US
 from valkyrie.adapters.naming import SHARDS, bucket_key, owner_key, shard_of
-from valkyrie.adapters.resp.ahead import ahead
 from valkyrie.adapters.resp.documents import Documents
 from valkyrie.adapters.resp.scripts import DROP, LEVELS, RAISE
 
@@ -57,14 +56,8 @@ class RespDurable(Documents):
 
     async def buckets(self) -> AsyncIterator[Sequence[BucketLevel]]:
         """By SCAN on every primary. A key that holds no bucket is left out: nothing is known of it."""
-        async for keys, names in ahead(self._found_buckets()):
-            if levels := await self._read(keys, names):
-                yield levels
-
-    async def _found_buckets(self) -> AsyncIterator[tuple[list[str], list[str]]]:
-        """Keys that one call may read, and the buckets' names."""
         ours = re.compile(rf"vk:\{{{re.escape(self._appliance)}\.(\d{{1,2}})\}}:b:(.+)")
-        async for found in ahead(self._client.scan(f"vk:{{{self._appliance}.*}}:b:*", MOST_A_READ)):
+        async for found in self._client.scan(f"vk:{{{self._appliance}.*}}:b:*", MOST_A_READ):
             groups: dict[int, tuple[list[str], list[str]]] = {}
             for match in filter(None, map(ours.fullmatch, found)):
                 shard, name = int(match[1]), match[2]
@@ -75,7 +68,8 @@ class RespDurable(Documents):
             for keys, names in groups.values():
                 for start in range(0, len(keys), MOST_A_READ):
                     part = slice(start, start + MOST_A_READ)
-                    yield keys[part], names[part]
+                    if levels := await self._read(keys[part], names[part]):
+                        yield levels
 
     async def _read(self, keys: list[str], names: list[str]) -> list[BucketLevel]:
         clock, values = await self._client.script(LEVELS, keys, [], repeatable=True)
