@@ -74,6 +74,9 @@ class StaticBook:
             raise not_declared(name)
         return self._limits[name]
 
+    def forget(self, name: str) -> None:
+        """Nothing: what was given is all that there is."""
+
 
 class FirstBook:
     """Asks several books in order: the first that can be asked decides."""
@@ -89,6 +92,10 @@ class FirstBook:
             except StoreError as error:
                 problem = error
         raise problem
+
+    def forget(self, name: str) -> None:
+        for book in self._books:
+            book.forget(name)
 
 
 class _Cached(ABC):
@@ -117,6 +124,10 @@ class _Cached(ABC):
         if now - self._unknown.get(name, -self._fresh_s) < self._fresh_s:
             raise not_declared(name)
         return await asyncio.shield(self._fetch(name))
+
+    def forget(self, name: str) -> None:
+        self._known.pop(name, None)
+        self._unknown.pop(name, None)
 
     @abstractmethod
     async def _look_up(self, name: str) -> Limit:

@@ -47,3 +47,7 @@ class LimitBook(Protocol):
     async def limit(self, name: str) -> Limit:
         """The declared limit. Raises NotFound for a name that there is not."""
         ...
+
+    def forget(self, name: str) -> None:
+        """What is known of it has shown to be old: look it up anew when it is asked for again."""
+        ...

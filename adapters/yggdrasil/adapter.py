@@ -217,20 +217,23 @@ class YggdrasilAdapter(StoreAdapter):
     async def _found(self, limit: str | Limit) -> Target:
         """Raises NotFound for an unknown name, CallRefused if the kernel has not heard of it."""
         one = await self._book.limit(limit) if isinstance(limit, str) else limit
-        if one.declared:
-            position = self._caller.position(one.uid) if one.uid else None
-            if position is None:
-                raise CallRefused(
-                    f"limit {one.name} is not in force in this host's kernel",
-                    "see `valkyrie-ctl status`: does this process ask the daemon of this host?",
-                )
-            target = targets.declared(one, position)
-        else:
-            target = targets.own(one)
+        target = targets.own(one) if not one.declared else self._in_force(one)
+        if target is None and one.uid:
+            self._book.forget(one.name)  # a limit with another key has another number
+            target = self._in_force(await self._book.limit(one.name))
+        if target is None:
+            raise CallRefused(
+                f"limit {one.name} is not in force in this host's kernel",
+                "see `valkyrie-ctl status`: does this process ask the daemon of this host?",
+            )
         if len(self._targets) >= KEPT_TARGETS:
             self._targets.clear()
         self._targets[limit if isinstance(limit, str) else id(limit)] = target
         return target
+
+    def _in_force(self, limit: Limit) -> Target | None:
+        position = self._caller.position(limit.uid) if limit.uid else None
+        return None if position is None else targets.declared(limit, position)
 
     # Values.
 

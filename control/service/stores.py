@@ -56,6 +56,9 @@ class WorldBook:
             self._made[name] = made
         return self._made[name]
 
+    def forget(self, name: str) -> None:
+        """Nothing: the world is always the one in force."""
+
 
 class Stores:
     def __init__(self, core: Core, tell: Callable[[str, str], None], secrets: Secrets) -> None:

@@ -34,7 +34,7 @@ from valkyrie.control.dataplane import build, migrate, pins
 from valkyrie.control.dataplane.keyname import opaque
 from valkyrie.control.dataplane.maps import Dataplane
 from valkyrie.control.dataplane.source import Sizes
-from valkyrie.control.errors import InvalidInput
+from valkyrie.control.errors import InvalidInput, NotFound
 
 FRAME = ethernet(0x0800, ipv4(b"\n\0\0\1", b"\xc6\x33\x64\1", 17, udp(1, 2)))
 OWN = Limit.of("own", "3/h", "3")
@@ -79,9 +79,35 @@ async def test_a_limit_that_this_kernel_has_not_is_unavailable(calls: Calls) -> 
     calls.publish([limit("m", rate="9/h", key="id")])
     async with calls.adapter() as store:
         calls.publish()
+        calls.book.limits = {
+            "m": Limit("m", Cost(1, 0, 1), True, uid=9),
+            "n": Limit("n", Cost(1, 0, 1), True),
+        }
         for gone in (Limit("m", Cost(1, 0, 1), True, uid=9), Limit("n", Cost(1, 0, 1), True)):
             with pytest.raises(StoreUnavailable, match="not in force"):
                 await store.try_consume("u", limit=gone)
+        assert calls.book.forgotten == "m"
+
+
+async def test_a_limit_that_is_gone_is_not_found_however_it_is_named(calls: Calls) -> None:
+    calls.publish([limit("m", rate="9/h", key="id")])
+    async with calls.adapter() as store:
+        once = calls.book.limits["m"]
+        await store.try_consume("u", limit=once)
+        calls.publish()
+        for gone in (once, "m"):
+            with pytest.raises(NotFound):
+                await store.try_consume("u", limit=gone)
+
+
+async def test_a_limit_with_another_number_is_asked_of_the_book_anew(calls: Calls) -> None:
+    calls.publish([limit("m", rate="9/h", key="id")])
+    async with calls.adapter() as store:
+        old = calls.book.limits["m"]
+        await store.try_consume("u", limit=old)
+        calls.publish([limit("a", rate="1/h", key="global"), limit("m", rate="1/h", burst="1", key="id")])
+        calls.kernel.dp.limits["uid"][:, 0] = 999
+        assert [(await store.try_consume("u", limit=old)).allowed for _ in range(2)] == [True, False]
 
 
 async def test_a_batch_by_array_means_the_same_keys_as_by_text(calls: Calls) -> None:
@@ -98,7 +124,7 @@ async def test_a_batch_by_array_means_the_same_keys_as_by_text(calls: Calls) -> 
             assert (await store.try_consume(text, 0, limit="s")).remaining == 8
         for wrong in (hashes[:, :8], hashes.astype(np.uint16)):
             with pytest.raises(InvalidInput):
-                await store.consume_batch(wrong, limit="m")
+                await store.consume_batch(wrong, limit="m")  # type: ignore[arg-type]
 
 
 async def test_a_batch_with_a_wrong_key_takes_nothing(calls: Calls) -> None:

@@ -146,7 +146,8 @@ def test_a_reader_never_sees_half_of_a_value(calls: Calls) -> None:
     writers = [context.Process(target=write, args=(byte,)) for byte in (b"a", b"b", b"c")]
     for writer in writers:
         writer.start()
-    opened, seen = Values(pin_dir), set()
+    opened = Values(pin_dir)
+    seen: set[bytes | None] = set()
     try:
         deadline = time.monotonic() + 20
         while len(seen) < 4 and time.monotonic() < deadline:

@@ -37,6 +37,9 @@ class NoBook:
     async def limit(self, name: str) -> Limit:
         raise AssertionError(name)
 
+    def forget(self, name: str) -> None:
+        """Nothing is known."""
+
 
 @pytest.fixture
 def own(kind: Kind) -> Iterator[Server]:

@@ -33,12 +33,16 @@ class Book:
     def __init__(self) -> None:
         self.limits: dict[str, Limit] = {}
         self.asked = 0
+        self.forgotten = ""
 
     async def limit(self, name: str) -> Limit:
         self.asked += 1
         if name not in self.limits:
             raise NotFound(f"no limit {name}")
         return self.limits[name]
+
+    def forget(self, name: str) -> None:
+        self.forgotten = name
 
 
 @dataclass

@@ -27,6 +27,9 @@ class NoBook:
     async def limit(self, name: str) -> Limit:
         raise NotFound(f"no limit {name}")
 
+    def forget(self, name: str) -> None:
+        """Nothing is known."""
+
 
 def settings_for(kind: Kind, url: str, **options: Any) -> RespSettings:
     return RedisSettings(url=url, **options) if kind == "redis" else ValkeySettings(url=url, **options)
