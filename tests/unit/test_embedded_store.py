@@ -87,7 +87,9 @@ async def test_what_was_acknowledged_survives_a_killed_process(path: Path, ackno
         told = [int(child.stdout.readline()) for _ in range(acknowledged)]
     finally:
         child.send_signal(signal.SIGKILL)
-        rest, _ = child.communicate(timeout=20)
+        rest = child.stdout.read()
+        child.stdout.close()
+        child.wait(20)
     told += [int(line) for line in rest.split()]
     async with adapter(path) as store:
         assert [await store.get(f"k{i}") for i in told] == [str(i).encode() for i in told]
