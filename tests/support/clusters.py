@@ -30,14 +30,16 @@ class Cluster:
     def running(self) -> list[Server]:
         return [node for node in self.nodes if node.process is not None]
 
+    def primaries(self) -> list[Server]:
+        """The running nodes that take themselves for primaries."""
+        return [node for node in self.running if node.run("ROLE")[0] == b"master"]
+
     def primary_of(self, key: str) -> Server:
         """The running node that has this key's slot now."""
         slot = int(self.running[0].run("CLUSTER", "KEYSLOT", key))
-        for node in self.running:
-            if info(node, "REPLICATION")["role"] == "master":
-                ranges = [(low, high) for low, high, *_ in _own_slots(node)]
-                if any(low <= slot <= high for low, high in ranges):
-                    return node
+        for node in self.primaries():
+            if any(low <= slot <= high for low, high in _own_slots(node)):
+                return node
         raise LookupError(f"no primary for slot {slot}")
 
     def replica_of(self, primary: Server) -> Server:
@@ -49,7 +51,8 @@ class Cluster:
         raise LookupError(f"no replica of the node on port {primary.port}")
 
     def wait_until_whole(self) -> None:
-        """Every running node says ok, and every replica is linked to its primary."""
+        """Every running node says ok, every replica is linked, and no former primary takes itself for one."""
+        wait_for(lambda: len(self.primaries()) == PRIMARIES, "three primaries")
         for node in self.running:
             wait_for(lambda node=node: _in_step(node), f"cluster node {node.port}")  # type: ignore[misc]
 

@@ -95,7 +95,6 @@ def resp_cluster(kind: Kind, request: pytest.FixtureRequest) -> Cluster:
     made = request.getfixturevalue(f"_{kind}_cluster")
     assert isinstance(made, Cluster)
     made.wait_until_whole()
-    for node in made.nodes[:3]:
-        if node.run("ROLE")[0] == b"master":
-            node.run("FLUSHALL")
+    for node in made.primaries():
+        node.run("FLUSHALL")
     return made
