@@ -69,11 +69,9 @@ class ValkeyAdapter(RespAdapter):
             return self._valkey.encryption_credential is not None
         return super().supports_feature(feature)
 
-    async def _make_codec(self) -> Codec | None:
-        """None leaves values as they are."""
+    async def _make_codec(self) -> Codec:
+        """Also where nothing is compressed: values that were before, under other settings, are read."""
         own, name = self._valkey, self._valkey.encryption_credential
-        if own.compression == "none" and name is None:
-            return None
         secret: Secret | None = None
         if name is not None:
             secret = await self._secrets.secret(name)

@@ -135,12 +135,14 @@ def _told(error: Exception) -> str:
 
 def _not_rotated(name: str, old: Secret, failed: list[Exception]) -> ValkyrieError:
     stays = f"version {old.version} of credential {name} stays in force"
-    refused = [error for error in failed if isinstance(error, AuthenticationFailed)]
-    if refused:
-        return Conflict(
-            f"the server refuses the new value: {_told(refused[0])}; {stays}",
-            "give the server's user the new password beside the old one, then rotate again",
-        )
+    for error in failed:
+        if isinstance(error, AuthenticationFailed):
+            return Conflict(
+                f"the server refuses the new value: {_told(error)}; {stays}",
+                "give the server's user the new password beside the old one, then rotate again",
+            )
+        if isinstance(error, StoreConfigurationError):
+            return Conflict(f"the new value cannot be used: {_told(error)}; {stays}", error.hint)
     return Unavailable(
         f"the new value could not be tried: {_told(failed[0])}; {stays}",
         "rotate again when the store answers, or `valkyrie-ctl creds set` to replace it untried",

@@ -10,12 +10,13 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from support.servers import USERS, Kind, Server, server
-from valkyrie.adapters.errors import AuthenticationFailed
+from valkyrie.adapters.errors import AuthenticationFailed, ConsistencyError
 from valkyrie.adapters.limit import Limit
 from valkyrie.adapters.redis import RedisAdapter
 from valkyrie.adapters.resp.adapter import RespAdapter
@@ -259,3 +260,42 @@ async def test_no_password_is_in_logs_errors_reprs_or_arguments(
     told += [caplog.text, *capfd.readouterr()]
     for value in (SECOND, WRONG):
         assert value.decode() not in "\n".join(told)
+
+
+async def test_values_stay_readable_when_compression_and_the_key_change(
+    valkey9: Server, credentials: CredentialStore
+) -> None:
+    text, binary = b"the same words again. " * 100, bytes(range(256)) * 10
+
+    @asynccontextmanager
+    async def opened(**given: Any) -> AsyncIterator[ValkeyAdapter]:
+        made = ValkeyAdapter(ValkeySettings(url=valkey9.url, **given), "edge", NoBook(), credentials)
+        await made.start()
+        try:
+            yield made
+        finally:
+            await made.close()
+
+    async with opened() as plain:
+        await plain.set("a", text)
+        await plain.set("b", b"\xf9" + binary)
+    async with opened(compression="zstd") as zstd:
+        assert (await zstd.get("a"), await zstd.get("b")) == (text, b"\xf9" + binary)
+        await zstd.set("c", text)
+    async with opened() as plain:
+        assert await plain.get("c") == text
+    await credentials.set("values-key", b"a key of sixteen bytes or more")
+    async with opened(compression="zstd", encryption_credential="values-key") as encrypted:
+        await encrypted.set("d", text)
+        await credentials.rotate("values-key", b"another key of sixteen bytes")
+        await encrypted.set("e", text)
+        assert (await encrypted.get("d"), await encrypted.get("e")) == (text, text)
+        assert await encrypted.increment("n", 5) == 5
+        assert await encrypted.get("n") == b"5"
+        with pytest.raises(Conflict):
+            await credentials.rotate("values-key", b"short")
+        with pytest.raises(ConsistencyError, match="not encrypted"):
+            await encrypted.get("a")
+    stored = [valkey9.run("GET", key) for key in valkey9.run("KEYS", "*[de]")]
+    assert len([value for value in stored if value[0] == 0xFB]) == 2
+    assert not any(b"words" in value for value in stored)
