@@ -120,9 +120,20 @@ static __always_inline int ask(u32 position, struct scratch *s, struct charge *c
   stats->dropped_bytes += p->length;
   s->reason = taking == CONTENDED ? REASON_CONTENDED : REASON_LIMIT;
   s->slot = l->slot;
-  if (l->action == ACTION_BAN && taking == REFUSED)
-    ban(p, k, l->ban_ns, r->table_full_open, secret);
   return 1;
+}
+
+/* The limit at `position` has dropped the packet. The ban comes after the undo: in a full set it may
+ * take over a place that this packet has charged, and what is given back would shorten it. */
+static __always_inline void refuse(u32 position, struct scratch *s, const struct ruleset *r,
+                                   const u64 secret[2]) {
+  end_step();
+  undo(s);
+  end_step();
+  u32 index = s->packet.generation * MAX_LIMITS + position;
+  struct limit *l = limits.lookup(&index);
+  if (l && l->action == ACTION_BAN && s->reason == REASON_LIMIT)
+    ban(&s->packet, &s->key, l->ban_ns, r->table_full_open, secret);
 }
 
 /* The next CHUNK limits. Nonzero: there may be more of them. */
@@ -139,8 +150,7 @@ static __always_inline int ask_chunk(struct scratch *s, const struct ruleset *r,
     u32 asked = s->asked & (MAX_LIMITS - 1);
     s->matched[asked] = position;
     if (ask(position, s, &s->charge[asked], r, secret)) {
-      end_step();
-      undo(s);
+      refuse(position, s, r, secret);
       return 0;
     }
     s->asked = asked + 1;

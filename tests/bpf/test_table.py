@@ -126,6 +126,29 @@ def test_a_ban_that_takes_a_place_over_lowers_no_tat_and_lasts_as_long(kernel: K
     assert kernel.run(banned, START + 2 * SECOND).reason == Reason.KERNEL_BAN
 
 
+def test_a_ban_is_not_shortened_by_what_its_packet_gives_back(kernel: Kernel) -> None:
+    published = publish(
+        kernel,
+        [
+            limit("a", rate="1/h", burst="5", key="src"),
+            limit("b", rate="1/h", burst="1", key="global", action="ban", ban_for="30m"),
+        ],
+    )
+    uid = published.numbers["a"].uid
+    frame = next(
+        frame
+        for frame in colliding(kernel, 10_000, UID_BAN)
+        if SOURCE.fingerprint(SECRET, uid, parse(frame)) % kernel.dp.sizes.sets == 0
+    )
+    assert kernel.run(packet(0xC0000201), START).reason == Reason.CONFORMS  # the last that "b" passes
+    kernel.dp.buckets["fingerprint"][0] = [8 * kernel.dp.sizes.sets * (way + 1) for way in range(WAYS)]
+    kernel.dp.buckets["tat"][0] = (START + 5 * 3600 * SECOND) << TIME_SHIFT
+    kernel.dp.buckets["tat"][0, 3] = (START + SECOND) << TIME_SHIFT
+    assert kernel.run(frame, START).slot == published.numbers["b"].slot
+    assert kernel.table_counter("bans") == 1
+    assert kernel.run(frame, START + 1799 * SECOND).reason == Reason.KERNEL_BAN
+
+
 def test_a_newcomer_takes_the_way_that_its_fingerprint_names_or_an_idle_one_beside_it(
     kernel: Kernel,
 ) -> None:
