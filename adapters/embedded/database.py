@@ -8,6 +8,7 @@ ends; after a power cut the file is whole and the last moments may be missing.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 import time
@@ -86,6 +87,10 @@ def _create(path: Path) -> None:
         hint = "run as its owner, or set store.embedded.path to a file of your own"
         raise AuthorizationFailed(f"may not open the store {path}: {error.strerror}", hint) from error
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise _full(path) from error
+        if error.errno == errno.EROFS:
+            raise _read_only(path, error.strerror or "") from error
         hint = "set store.embedded.path to a file on a local disk that can be written"
         raise StoreConnectionError(f"cannot open the store {path}: {error.strerror}", hint) from error
 
@@ -179,15 +184,11 @@ def translation(error: sqlite3.Error, path: Path) -> StoreError:
     """The StoreError that says what an error of SQLite's means here."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL:
-        return StoreUnavailable(
-            f"the disk is full, or the store {path} is at its bound", "free some space on its file system"
-        )
+        return _full(path)
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return ConsistencyError(f"the store {path} is damaged: {error}", _DAMAGED)
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
-        return StoreUnavailable(
-            f"the store {path} cannot be written: {error}", "make its file system and folder writable"
-        )
+        return _read_only(path, str(error))
     if code == sqlite3.SQLITE_CANTOPEN:
         return StoreConnectionError(
             f"cannot open the store {path}: {error}", "look whether its folder is there and can be written"
@@ -198,3 +199,15 @@ def translation(error: sqlite3.Error, path: Path) -> StoreError:
             "end other programs that use this file",
         )
     return StoreUnavailable(f"the store {path} failed: {error}", "look at the disk and the kernel's log")
+
+
+def _full(path: Path) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"the disk is full, or the store {path} is at its bound", "free some space on its file system"
+    )
+
+
+def _read_only(path: Path, why: str) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"the store {path} cannot be written: {why}", "make its file system and folder writable"
+    )

@@ -158,11 +158,14 @@ class Writer:
         try:
             return self._transact(batch)
         except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if len(batch) > 1 and code in ALONE:
-                return [outcome for job in batch for outcome in self._perform([job])]
-            # One for each: an exception that is raised in many tasks grows their traces.
-            return [(None, translation(error, self._path)) for _ in batch]
+            alone = getattr(error, "sqlite_errorcode", 0) & 0xFF in ALONE
+            return [
+                self._perform([job])[0]
+                if len(batch) > 1 and (alone or not job.writes)
+                # One for each: an exception that is raised in many tasks grows their traces.
+                else (None, translation(error, self._path))
+                for job in batch
+            ]
         except Exception as error:  # noqa: BLE001 a bug in a job must reach who called, not end the thread
             return [(None, error)] * len(batch)
 
