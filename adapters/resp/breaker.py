@@ -61,7 +61,10 @@ class Breaker:
     def failed(self, error: StoreError) -> None:
         """The server did not answer, or refused the credentials."""
         refused = isinstance(error, AuthenticationFailed)
-        self._refusal = error if isinstance(error, AuthenticationFailed) else None
+        if isinstance(error, AuthenticationFailed):
+            self._refusal = error
+        elif self._probing:
+            self._refusal = None
         self._in_a_row += not refused  # a refusal is an answer: the server is well
         if refused or self._probing or self._in_a_row >= self._failures:
             self.opened += self._until is None

@@ -136,7 +136,15 @@ class RespClient:
         """A repeatable command on each primary. Raises the first error."""
         router = self._ready
         nodes = list(router.topology.primaries())
-        return [reply for node in nodes for reply in await router.on_node(node, [command])]
+        found = await asyncio.gather(
+            *(router.on_node(node, [command]) for node in nodes), return_exceptions=True
+        )
+        replies = []
+        for answer in found:
+            if isinstance(answer, BaseException):
+                raise answer
+            replies += answer
+        return replies
 
     def slot_group(self, key: str) -> int:
         """Keys of one group may share a script call or transaction: the slot in a cluster, else 0."""

@@ -179,11 +179,15 @@ def _parse(reply: Any, asked_host: str) -> _Map:
 def _ranges(reply: Any) -> Iterable[Any]:
     """The entries that make sense: a server may tell anything."""
     for entry in reply if isinstance(reply, list) else ():
-        if isinstance(entry, list) and len(entry) >= 3 and 0 <= entry[0] <= entry[1] < SLOTS:
-            yield entry
+        match entry:
+            case [int(begin), int(end), *nodes] if nodes and 0 <= begin <= end < SLOTS:
+                if all(
+                    isinstance(node, list) and len(node) >= 2 and isinstance(node[1], int) for node in nodes
+                ):
+                    yield entry
 
 
 def _address(entry: Any, asked_host: str) -> Address:
     """An empty or missing host means the one that was asked; `?` means that it knows none."""
-    host = entry[0].decode() if isinstance(entry[0], bytes) else ""
+    host = entry[0].decode(errors="replace") if isinstance(entry[0], bytes) else ""
     return Address(asked_host if host in ("", "?") else host, int(entry[1]))

@@ -71,7 +71,10 @@ def code_of(text: str) -> str:
 
 
 def translate(text: str, where: str) -> StoreError:
-    """The error for an error reply of the server `where`. None of these calls had an effect."""
+    """The error for an error reply of the server `where`. None of these calls had an effect. What a server
+    repeats of the words that it was sent is cut off: they may be a password.
+    """
+    text = text.partition(", with args")[0]
     code, _, rest = text.partition(" ")
     what = f"{where}: {text[:MAX_TEXT]}"
     if code in KINDS:

@@ -14,7 +14,7 @@ from valkyrie.adapters.resp.scripts import INCREMENT
 from valkyrie.control.cost import Cost
 from valkyrie.control.dataplane.keyname import opaque
 
-OLDEST = (7, 0)  # scripts that declare what they do; INFO of several sections
+OLDEST = (7, 0)  # scripts that declare what they do
 PROBE_MS = 1000
 
 
@@ -49,7 +49,7 @@ class ServerInfo:
 async def look(client: RespClient) -> ServerInfo:
     """Ask every primary. Raises StoreError if one does not answer."""
     try:
-        sections = await client.on_primaries("INFO", "server", "memory", "replication", "persistence")
+        sections = await client.on_primaries("INFO")
     except AuthorizationFailed:
         answers = await client.on_primaries("PING")
         return ServerInfo(primaries=len(answers))

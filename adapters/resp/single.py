@@ -170,9 +170,10 @@ class Sentinel(Single):
             (reply,) = await link.exchange([("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._master)])
         finally:
             await link.close()
-        if not isinstance(reply, list) or len(reply) != 2:
-            raise StoreConnectionError(f"sentinel {sentinel} does not know it")
-        return Address(reply[0].decode(), int(reply[1]))
+        match reply:
+            case [bytes(host), bytes(port)] if port.isdigit():
+                return Address(host.decode(errors="replace"), int(port))
+        raise StoreConnectionError(f"sentinel {sentinel} does not know it")
 
 
 def _replicas_in(info: bytes) -> list[Address]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support.resp import client_for, through
+from support.resp import adapter_for, client_for, through
 from support.servers import Kind, Server, server
 from valkyrie.adapters.errors import (
     OutcomeUnknown,
@@ -19,6 +19,8 @@ from valkyrie.adapters.errors import (
     StoreTimeout,
     StoreUnavailable,
 )
+from valkyrie.adapters.limit import Limit
+from valkyrie.adapters.store import Request
 
 TIMEOUT_MS = 300
 
@@ -138,6 +140,37 @@ async def test_under_random_faults_no_effect_is_counted_twice(kind: Kind, resp_s
     counted = int(resp_server.run("GET", "n"))
     assert unknown > 20
     assert done <= counted <= done + unknown
+
+
+async def test_ten_thousand_calls_under_random_faults_take_no_token_twice(
+    kind: Kind, resp_server: Server
+) -> None:
+    chance = random.Random(11)
+    limit = Limit.of("once", "1/h", "3")  # nothing comes back while the test runs
+    told: dict[str, bool | None] = {}  # by key: taken, or not known
+    options: dict[str, Any] = {"breaker_failures": 1000, "timeout_ms": 2000}
+    async with through(resp_server) as (proxy, url), adapter_for(kind, url, **options) as store:
+
+        async def caller(number: int) -> None:
+            for turn in range(100):
+                key = f"{number}.{turn}"
+                if chance.random() < 0.01:
+                    proxy.cut_replies = 1
+                try:
+                    told[key] = (await store.try_consume(key, limit=limit)).allowed
+                except OutcomeUnknown:
+                    told[key] = None
+                except StoreConnectionError:
+                    told[key] = False
+
+        await asyncio.gather(*(caller(number) for number in range(100)))
+        proxy.cut_replies = 0
+        left = await store.try_consume_many([Request(key, limit, 0) for key in told])
+    taken = {key: 3 - decision.remaining for key, decision in zip(told, left, strict=True)}
+    assert len(told) == 10_000
+    assert {taken[key] for key, known in told.items() if known} == {1}
+    assert {taken[key] for key, known in told.items() if known is False} <= {0}
+    assert {taken[key] for key, known in told.items() if known is None} == {1}  # the request was passed on
 
 
 async def test_a_read_only_replica_is_unavailable_and_ran_nothing(kind: Kind, resp_server: Server) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from support.resp import adapter_for, client_for, connections_made
-from support.servers import Kind, Server
+from support.servers import Kind, Server, server
 from valkyrie.adapters.errors import AuthenticationFailed, AuthorizationFailed, StoreConfigurationError
 from valkyrie.adapters.secrets import StaticSecrets
 
@@ -106,6 +106,15 @@ async def test_who_may_not_write_is_told_at_start(kind: Kind, resp_server: Serve
     with pytest.raises(AuthorizationFailed, match="set"):
         await adapter.start()
     assert adapter.stats().connections == 0
+
+
+async def test_a_password_without_a_user_is_the_default_users(kind: Kind) -> None:
+    with server(kind, password="the servers") as made:
+        async with client_for(kind, made.url, given("the servers"), credential="store") as client:
+            assert await client.run("ACL", "WHOAMI", repeatable=True) == b"default"
+        async with client_for(kind, made.url) as client:
+            with pytest.raises(AuthenticationFailed, match="NOAUTH"):
+                await client.run("GET", "a", repeatable=True)
 
 
 async def test_a_user_without_a_password_is_refused_before_connecting(

@@ -125,3 +125,12 @@ def test_a_call_that_began_before_it_opened_and_answers_late_closes_it(breaker: 
     fail(breaker, 3)
     breaker.succeeded()
     assert admitted(breaker, 2) == 2
+
+
+def test_a_connection_that_breaks_late_does_not_hide_a_refused_password(breaker: Breaker) -> None:
+    breaker.enter()
+    breaker.enter()
+    breaker.failed(REFUSED)
+    breaker.failed(DOWN)
+    with pytest.raises(AuthenticationFailed):
+        breaker.enter()
