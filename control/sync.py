@@ -24,6 +24,7 @@ from valkyrie.adapters.durable import Owner
 from valkyrie.adapters.errors import ConsistencyError, StoreConnectionError, StoreUnavailable
 from valkyrie.adapters.naming import appliance_of
 from valkyrie.adapters.secrets import Secrets
+from valkyrie.adapters.settings import StoreSettings
 from valkyrie.control.dataplane.maps import Dataplane
 from valkyrie.control.durable.document import (
     COUNTERS,
@@ -76,17 +77,17 @@ class Tables(Restorer, Protocol):
 
 
 class Sync:
-    """One store for the daemon's life. `tell(kind, what)` shows a note to those who follow the events."""
+    """`make(settings, appliance)` gives a store, not started; `tell(kind, what)` shows a note to those who
+    follow the events; `token` and `node` say who this appliance is, `machine` on which machine.
+    """
 
     def __init__(
         self,
         core: Core,
         tables: Tables,
-        make: Callable[[], Opened],
+        make: Callable[[StoreSettings, str], Opened],
         tell: Callable[[str, str], None],
         *,
-        backend: str,
-        appliance: str,
         token: str,
         node: str,
         machine: str,
@@ -95,11 +96,10 @@ class Sync:
         self._tables = tables
         self._make = make
         self._tell = tell
-        self._backend = backend
-        self._appliance = appliance
         self._token = token
         self._node = node
         self._machine = machine
+        self._settings = core.settings.store
         self._store: Opened | None = None
         self._owner: Owner | None = None
         self._heard = NEVER  # when the store last knew us as the owner
@@ -148,10 +148,16 @@ class Sync:
         while True:
             began = time.monotonic()
             await self._guarded(self._turn())
-            await asyncio.sleep(max(0.0, self._pause() - (time.monotonic() - began)))
+            rest = min(self._due, began + HEARTBEAT_S) if self._phase == "ok" else began + PROBE_S
+            await asyncio.sleep(max(0.0, rest - time.monotonic()))
 
-    def _pause(self) -> float:
-        return min(self._interval, HEARTBEAT_S) if self._phase == "ok" else PROBE_S
+    @property
+    def _backend(self) -> str:
+        return backend_of(self._settings)
+
+    @property
+    def _appliance(self) -> str:
+        return appliance_of(self._settings.name, self._node)
 
     @property
     def _interval(self) -> float:
@@ -173,8 +179,10 @@ class Sync:
 
     async def _ask(self) -> None:
         """Be the owner, and have what this machine lacks."""
+        if self._settings != self._core.settings.store:
+            await self._move()
         if self._store is None:
-            store = self._make()
+            store = self._make(self._settings, self._appliance)
             await store.start()
             self._store = store
         if self._owner is None:
@@ -183,6 +191,15 @@ class Sync:
             await self._take_policy(self._store)
         if self._wants_buckets and self._rounds is not None:
             await self._take_buckets(self._store, self._rounds)
+
+    async def _move(self) -> None:
+        """The settings were read again and name another store, or another way to it."""
+        if self._store is not None:
+            await self._end(self._store, last_round=False)
+        self._store = self._owner = None
+        self._settings = self._core.settings.store
+        self._phase = "starting"
+        self._say(f"state is to be kept in the store {self._backend} as {self._appliance} from now on")
 
     async def _claim(self, store: Opened) -> None:
         check_version(await store.get_document(STATE))
@@ -333,11 +350,16 @@ class Sync:
         store, self._store = self._store, None
         if self._under_way is not None:
             self._under_way.cancel()
-        if store is None:
-            return
+        if store is not None:
+            await self._end(store, last_round=True)
+
+    async def _end(self, store: Opened, *, last_round: bool) -> None:
         try:
             async with asyncio.timeout(END_S):
-                await self._farewell(store)
+                if self._phase == "ok" and self._owner is not None:
+                    if last_round and self._rounds is not None:
+                        await self._last_round(store, self._rounds)
+                    await store.release(self._token)
         except TimeoutError:
             log.warning("the store %s took too long: its last changes are not in it", self._backend)
         except ValkyrieError as error:
@@ -345,13 +367,10 @@ class Sync:
         finally:
             await store.close()
 
-    async def _farewell(self, store: Opened) -> None:
-        if self._phase != "ok" or self._owner is None or self._rounds is None:
-            return
-        await self._round(store, self._rounds, min(self._interval, RESTART_S))
+    async def _last_round(self, store: Opened, rounds: Rounds) -> None:
+        await self._round(store, rounds, min(self._interval, RESTART_S))
         self._counters_told = (NEVER, self._counters_told[1])
         await self._documents(store)
-        await store.release(self._token)
 
 
 def make_sync(
@@ -365,16 +384,13 @@ def make_sync(
     settings = core.settings
     if not settings.sync.enabled:
         return None
-    node, here = socket.gethostname(), machine()
-    appliance = appliance_of(settings.store.name, node)
+    here = machine()
     return Sync(
         core,
         tables,
-        lambda: make_store(settings.store, appliance, secrets),
+        lambda store, appliance: make_store(store, appliance, secrets),
         tell,
-        backend=backend_of(settings.store),
-        appliance=appliance,
         token=token_of(settings.state_dir / "sync.token", here, random_bytes),
-        node=node,
+        node=socket.gethostname(),
         machine=here,
     )

@@ -23,7 +23,7 @@ from valkyrie.control.service.talkers import Talkers
 from valkyrie.control.service.views import Views
 from valkyrie.control.state.store import State
 
-FIXED = ("state_dir", "socket", "bpffs", "group", "read_group", "store")
+FIXED = ("state_dir", "socket", "bpffs", "group", "read_group")
 
 
 class Service:
@@ -77,9 +77,12 @@ class Service:
         fixed = [name for name in FIXED if getattr(old, name) != getattr(settings, name)]
         if old.table.buckets != settings.table.buckets:
             fixed.append("table.buckets")
+        if old.sync.enabled != settings.sync.enabled:
+            fixed.append("sync.enabled")
         table = settings.table.model_copy(update={"buckets": old.table.buckets})
+        sync = settings.sync.model_copy(update={"enabled": old.sync.enabled})
         kept = {name: getattr(old, name) for name in FIXED}
-        wanted = settings.model_copy(update={**kept, "table": table})
+        wanted = settings.model_copy(update={**kept, "table": table, "sync": sync})
 
         def work() -> None:
             self.core.settings = wanted

@@ -18,9 +18,11 @@ from support.synced import UNITS, WEB, Appliance
 from support.table import address
 from valkyrie.adapters.durable import BucketLevel
 from valkyrie.adapters.naming import BANS, name_of
+from valkyrie.adapters.secrets import NoSecrets
 from valkyrie.adapters.settings import StoreSettings
 from valkyrie.control import abi
 from valkyrie.control.durable.document import STATE
+from valkyrie.control.durable.opening import make_store
 
 TOKEN = "a" * 32
 Make = Callable[..., Appliance]
@@ -344,3 +346,23 @@ async def test_bucket_levels_do_not_follow_the_wall_clock(make: Make, store: Sto
     await one.turn()
     object.__setattr__(one.core.clock, "wall", lambda: 4e9)
     assert all(59 * UNITS < level <= 60 * UNITS for level in (await one.kept()).values())
+
+
+async def test_other_settings_move_the_state_to_the_store_that_they_name(
+    make: Make, store: StoreSettings, tmp_path: Path
+) -> None:
+    one = make("one", store)
+    await used(one)
+    await one.turn()
+    moved = StoreSettings.model_validate({"name": "new", "embedded": {"path": tmp_path / "other.db"}})
+    one.core.settings = one.core.settings.model_copy(update={"store": moved})
+    one.sync._due = float("-inf")
+    await one.turn()
+    assert (one.status["state"], one.status["store"], one.status["name"]) == ("ok", "embedded", "new")
+    old, new = one.make(), make_store(moved, "new", NoSecrets())
+    await old.start()
+    await new.start()
+    assert await old.owner() is None
+    assert sum([len(piece) async for piece in new.buckets()]) == 8
+    await old.close()
+    await new.close()

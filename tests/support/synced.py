@@ -18,7 +18,7 @@ from valkyrie.control import abi
 from valkyrie.control.audit import DAEMON
 from valkyrie.control.config import Settings
 from valkyrie.control.document import from_document
-from valkyrie.control.durable.opening import backend_of, make_store
+from valkyrie.control.durable.opening import make_store
 from valkyrie.control.service.clock import Clock
 from valkyrie.control.service.core import Core
 from valkyrie.control.state.store import State
@@ -49,10 +49,10 @@ class Appliance:
             {
                 "state_dir": folder,
                 "sync": {"interval_seconds": interval, "buckets_a_second": per_second},
-                "store": store,
+                "store": store.model_copy(update={"name": APPLIANCE}),
             }
         )
-        self.store_settings = store
+        self.store_settings = settings.store
         self.table = Table(sets)
         self.tables = Tables(self.table, unfilled=unfilled)
         self.said: list[str] = []
@@ -60,10 +60,8 @@ class Appliance:
         self.sync = Sync(
             self.core,
             self.tables,
-            self.make,
+            lambda store, appliance: make_store(store, appliance, NoSecrets()),
             lambda kind, what: self.said.append(what),
-            backend=backend_of(store),
-            appliance=APPLIANCE,
             token=token,
             node=folder.name,
             machine="machine",
