@@ -110,11 +110,13 @@ def text_key_id(text: str) -> str | None:
 
 def decrypt_text(ring: Keyring, text: str) -> bytes:
     """Raises InvalidInput for other text, else what `Keyring.open` raises. Never shows the text."""
-    key = text_key_id(text)
+    key, coded = text_key_id(text), text.rpartition(":")[2]
     try:
-        data = base64.b64decode(text.rpartition(":")[2], altchars=b"-_", validate=True)
+        data = base64.b64decode(coded, altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
         data = b""
+    if base64.urlsafe_b64encode(data).decode() != coded:
+        data = b""  # other letters for the same bytes
     if key is None or len(data) <= NONCE_BYTES + TAG_BYTES:
         raise InvalidInput(
             "this password_encrypted was not made by Valkyrie, or is cut off",

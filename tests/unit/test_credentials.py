@@ -348,11 +348,9 @@ def test_encrypted_text_that_was_changed_never_opens(data: st.DataObject) -> Non
     text = encrypt_text(ring, PASSWORD, os.urandom)
     place = data.draw(st.integers(0, len(text) - 1))
     wrong = text[:place] + data.draw(st.characters().filter(lambda c: c != text[place])) + text[place + 1 :]
-    try:
-        assert decrypt_text(ring, wrong) == PASSWORD  # the unused bits of the last base64 character
-        assert place >= len(text) - 3
-    except ValkyrieError as error:
-        assert PASSWORD.decode() not in str(error)  # noqa: PT017 - either outcome is judged
+    with pytest.raises(ValkyrieError) as caught:
+        decrypt_text(ring, wrong)
+    assert PASSWORD.decode() not in str(caught.value)
 
 
 def test_text_that_is_a_bare_password_is_refused_without_being_shown(vault: Vault) -> None:
