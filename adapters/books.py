@@ -9,7 +9,6 @@ An entry, as the API tells it (`GET /v1/call-limits`) and as the document of a p
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from abc import ABC, abstractmethod
@@ -18,8 +17,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import zstandard
-
 from valkyrie.adapters.durable import DurableStore
 from valkyrie.adapters.errors import ConsistencyError, StoreError, StoreUnavailable
 from valkyrie.adapters.limit import Limit, LimitBook
@@ -27,7 +24,7 @@ from valkyrie.adapters.overrides import Overrides
 from valkyrie.adapters.unixhttp import ask
 from valkyrie.control.document import checked
 from valkyrie.control.errors import InvalidInput, NotFound, ValkyrieError
-from valkyrie.control.limits import MEASURES, Override
+from valkyrie.control.limits import MEASURES, Desired, Override
 from valkyrie.control.limits import Limit as Declared
 
 log = logging.getLogger(__name__)
@@ -36,7 +33,6 @@ FRESH_S = 1.0  # how old what the daemon said may be; another look is then had b
 OLD = 30  # times as old, and the caller waits for it
 STORE_FRESH_S = 10.0
 MOST_UNKNOWN = 1024  # names remembered as unknown, since names may come from outside
-MAX_STATE_BYTES = 256 * 1024 * 1024  # the document unpacked
 FIELDS = ("name", "match", "key", "rate", "measure", "burst", "action", "ban_for")
 
 
@@ -216,7 +212,7 @@ class StoreBook(_Cached):
         super().__init__(fresh_s, clock)
         self._store = store
         self._raw: bytes | None = None
-        self._entries: dict[str, Mapping[str, Any]] = {}
+        self._desired = Desired()
 
     async def _look_up(self, name: str) -> Limit:
         raw = await self._store().get_document("state")
@@ -225,25 +221,13 @@ class StoreBook(_Cached):
                 "the store holds no limits of this appliance", "has its daemon run with `sync.enabled`?"
             )
         if raw != self._raw:
-            self._entries = await asyncio.to_thread(entries_in, raw)
+            # Here, because only hosts without the daemon need it.
+            from valkyrie.control.durable.document import read_state  # noqa: PLC0415
+
+            self._desired = (await asyncio.to_thread(read_state, raw)).desired
             self._raw = raw
-        if name not in self._entries:
+        declared = next((one for one in self._desired.limits if one.name == name), None)
+        if declared is None:
             raise not_declared(name)
-        return await asyncio.to_thread(limit_from, self._entries[name])
-
-
-def entries_in(raw: bytes) -> dict[str, Mapping[str, Any]]:
-    """The limits by name in the document `state`. Raises ConsistencyError for what is none."""
-    try:
-        document = json.loads(zstandard.ZstdDecompressor().decompress(raw, max_output_size=MAX_STATE_BYTES))
-        version = document["version"]
-        limits = document["policy"]["limits"]
-        found = {entry["name"]: entry for entry in limits}
-    except (zstandard.ZstdError, ValueError, KeyError, TypeError) as error:
-        raise ConsistencyError("the store's document `state` is none of Valkyrie's", str(error)) from error
-    if version != 1:
-        raise ConsistencyError(
-            f"the store's document `state` has version {version}, this program knows 1",
-            "upgrade Valkyrie on this host",
-        )
-    return found
+        overrides = [one for one in self._desired.overrides if one.limit == name]
+        return await asyncio.to_thread(limit_of, declared, overrides)

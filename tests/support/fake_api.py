@@ -32,6 +32,13 @@ ATTACH: Shape = {
     "replace": (BOOL, False),
     "protect": (LIST, False),
 }
+CONSUME: Shape = {
+    "key": (TEXT, True),
+    "n": ((int,), False),
+    "limit": (MAYBE, False),
+    "rate": (MAYBE, False),
+    "burst": (MAYBE, False),
+}
 COUNTERS = ("matched", "passed", "dropped", "shadow_dropped", "matched_bytes", "dropped_bytes")
 
 
@@ -83,6 +90,10 @@ ROUTES = (
     Route("DELETE", "/v1/nics/([^/]+)", "detach"),
     Route("GET", "/v1/top", "top", ("count",)),
     Route("GET", "/v1/audit", "audit", ("count",)),
+    Route("GET", "/v1/store", "store_status"),
+    Route("GET", "/v1/store/check", "store_check"),
+    Route("POST", "/v1/store/consume", "store_consume", body=CONSUME),
+    Route("GET", "/v1/call-limits", "call_limits", ("name", "serial")),
 )
 
 
@@ -226,6 +237,15 @@ class FakeApi:
     def reset(self, request: Request) -> Any:
         self.known(request.body["limit"])
         return {"reset": 1}
+
+    def call_limits(self, request: Request) -> Any:
+        """The serial is the number of limits ever put."""
+        limit = self.known(request.query["name"])
+        serial = sum(one.method == "PUT" for one in self.requests)
+        if request.query.get("serial") == str(serial):
+            return {"serial": serial}
+        entry = {**limit, "uid": 1, "overrides": list(self.overrides.get(limit["name"], {}).values())}
+        return {"serial": serial, "limits": [entry]}
 
     def attach(self, request: Request, nic: str) -> Any:
         body = request.body

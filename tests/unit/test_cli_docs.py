@@ -23,6 +23,7 @@ def test_the_tree_has_every_command_of_the_appliance() -> None:
         "limits set", "limits list", "limits show", "limits delete", "limits override", "limits apply",
         "limits export", "limits explain", "exempt add", "exempt list", "exempt remove", "ban add",
         "ban list", "ban remove", "buckets list", "buckets show", "buckets reset",
+        "store status", "store check", "store consume",
     }  # fmt: skip
 
 
