@@ -109,8 +109,8 @@ async def test_who_may_not_write_is_told_at_start(kind: Kind, resp_server: Serve
 
 
 async def test_a_password_without_a_user_is_the_default_users(kind: Kind) -> None:
-    with server(kind, password="the servers") as made:
-        async with client_for(kind, made.url, given("the servers"), credential="store") as client:
+    with server(kind, password="the-servers") as made:
+        async with client_for(kind, made.url, given("the-servers"), credential="store") as client:
             assert await client.run("ACL", "WHOAMI", repeatable=True) == b"default"
         async with client_for(kind, made.url) as client:
             with pytest.raises(AuthenticationFailed, match="NOAUTH"):
