@@ -84,6 +84,7 @@ async def test_a_full_disk_takes_no_new_file(disk: Path) -> None:
 async def test_a_read_only_disk_is_told(disk: Path) -> None:
     async with adapter(disk) as store:
         await store.set("k", b"v")
-    await asyncio.to_thread(subprocess.run, ["mount", "-o", "remount,ro", disk], check=True, timeout=20)
+    command = ["mount", "-o", "remount,ro", str(disk)]
+    await asyncio.to_thread(lambda: subprocess.run(command, check=True, timeout=20))
     with pytest.raises(StoreUnavailable, match="cannot be written"):
         await adapter(disk).start()
