@@ -123,8 +123,8 @@ static __always_inline int ask(u32 position, struct scratch *s, struct charge *c
   return 1;
 }
 
-/* The limit at `position` has dropped the packet. The ban comes after the undo: in a full set it may
- * take over a place that this packet has charged, and what is given back would shorten it. */
+/* The limit at `position` has dropped the packet. The ban comes after the undo: in a full set it
+ * may take over a place that this packet has charged, and what is given back would shorten it. */
 static __always_inline void refuse(u32 position, struct scratch *s, const struct ruleset *r,
                                    const u64 secret[2]) {
   end_step();

@@ -131,7 +131,7 @@ def test_a_ban_is_not_shortened_by_what_its_packet_gives_back(kernel: Kernel) ->
         kernel,
         [
             limit("a", rate="1/h", burst="5", key="src"),
-            limit("b", rate="1/h", burst="1", key="global", action="ban", ban_for="30m"),
+            limit("b", rate="1/h", burst="1", key="dst", action="ban", ban_for="30m"),
         ],
     )
     uid = published.numbers["a"].uid
