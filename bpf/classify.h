@@ -35,24 +35,22 @@ static __always_inline u32 nic_slot(u32 ifindex) {
   return slot ? *slot & (MAX_NICS - 1) : 0;
 }
 
-#define USES(r, dimension) ((r)->dimensions & 1u << (dimension))
+#define BIT(dimension) (1u << (dimension))
+#define USES(r, dimension) ((r)->dimensions & BIT(dimension))
 
-static __always_inline void keep_layer4(struct bitmap *m, const struct packet *p,
+/* What few rulesets constrain is asked for all at once. */
+#define SELDOM                                                                                     \
+  (BIT(DIM_SPORT) | BIT(DIM_TCP_FLAGS) | BIT(DIM_ICMP) | BIT(DIM_FRAGMENT) | BIT(DIM_DSCP) |       \
+   BIT(DIM_VERSION) | BIT(DIM_VLAN) | BIT(DIM_INTERFACE) | BIT(DIM_LENGTH))
+
+static __always_inline void keep_seldom(struct bitmap *m, const struct packet *p,
                                         const struct ruleset *r) {
-  if (USES(r, DIM_PROTOCOL))
-    keep_field(m, FIELD_PROTOCOL + p->protocol, p->generation);
-  if (USES(r, DIM_DPORT))
-    keep_field(m, FIELD_DPORT + p->dport, p->generation);
   if (USES(r, DIM_SPORT))
     keep_field(m, FIELD_SPORT + p->sport, p->generation);
   if (USES(r, DIM_TCP_FLAGS))
     keep_field(m, FIELD_TCP_FLAGS + p->tcp_flags, p->generation);
   if (USES(r, DIM_ICMP))
     keep_field(m, FIELD_ICMP + p->icmp, p->generation);
-}
-
-static __always_inline void keep_layer3(struct bitmap *m, const struct packet *p,
-                                        const struct ruleset *r) {
   if (USES(r, DIM_FRAGMENT))
     keep_field(m, FIELD_FRAGMENT + p->fragment, p->generation);
   if (USES(r, DIM_DSCP))
@@ -65,6 +63,14 @@ static __always_inline void keep_layer3(struct bitmap *m, const struct packet *p
     keep_field(m, FIELD_INTERFACE + nic_slot(p->ifindex), p->generation);
   if (USES(r, DIM_LENGTH))
     keep_field(m, FIELD_LENGTH + (p->length < 65536 ? p->length : 65535), p->generation);
+}
+
+static __always_inline void keep_often(struct bitmap *m, const struct packet *p,
+                                       const struct ruleset *r) {
+  if (USES(r, DIM_PROTOCOL))
+    keep_field(m, FIELD_PROTOCOL + p->protocol, p->generation);
+  if (USES(r, DIM_DPORT))
+    keep_field(m, FIELD_DPORT + p->dport, p->generation);
   if (USES(r, DIM_SRC))
     keep_address(m, &p->src, r->src4_root, r->src6_root, p->generation);
   if (USES(r, DIM_DST))
@@ -86,12 +92,16 @@ static __always_inline void match_all(struct bitmap *m, u32 n) {
   m->word[3] = n > 192 ? first_bits(n - 192) : 0;
 }
 
-static __always_inline void classify(struct bitmap *m, const struct packet *p,
+static __always_inline void classify(struct bitmap *match, const struct packet *p,
                                      const struct ruleset *r) {
-  match_all(m, r->limits);
-  end_step();
-  keep_layer4(m, p, r);
-  keep_layer3(m, p, r);
+  struct bitmap m;
+  match_all(&m, r->limits);
+  if (r->dimensions) {
+    keep_often(&m, p, r);
+    if (r->dimensions & SELDOM)
+      keep_seldom(&m, p, r);
+  }
+  *match = m;
 }
 
 #endif

@@ -30,15 +30,15 @@ struct packet {
   u32 tcp_flags;
   u32 icmp;
   u32 vlan;
-  u32 protocol;
-  u32 fragment;
-  u32 dscp;
-  u32 version;      /* 0: IPv4, 1: IPv6 */
-  u32 src_embedded; /* an IPv4 address found inside an IPv6 one */
-  u32 addressed;    /* src and dst are known */
-  u32 control;      /* neighbour discovery or DHCP */
-  u32 test;         /* a test run of ours */
-  u32 explain;
+  u8 protocol;
+  u8 fragment;
+  u8 dscp;
+  u8 version;      /* 0: IPv4, 1: IPv6 */
+  u8 src_embedded; /* an IPv4 address found inside an IPv6 one */
+  u8 addressed;    /* src and dst are known */
+  u8 control;      /* neighbour discovery or DHCP */
+  u8 test;         /* a test run of ours */
+  u8 explain;
 };
 
 static __always_inline int is_ipv4(const struct address *a) {

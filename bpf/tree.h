@@ -10,23 +10,39 @@
 #ifndef VALKYRIE_TREE_H
 #define VALKYRIE_TREE_H
 
-static __always_inline u32 child_of(const struct node *n, u64 key) {
-  u64 i = NODE_KEYS;
+/* How many of the node's keys are above `key`, whose first bit is 0: where the difference is
+ * negative, or the node's key has a first bit. */
+static __always_inline u64 above_low(const u64 *keys, u64 key) {
+  u64 n = 0;
 #pragma unroll
   for (int k = 0; k < NODE_KEYS; k++)
-    i -= less(key, n->key[k]);
+    n += ((key - keys[k]) | keys[k]) >> 63;
+  return n;
+}
+
+/* The same of a `key` whose first bit is 1. */
+static __always_inline u64 above_high(const u64 *keys, u64 key) {
+  u64 n = 0;
+#pragma unroll
+  for (int k = 0; k < NODE_KEYS; k++)
+    n += ((key - keys[k]) & keys[k]) >> 63;
+  return n;
+}
+
+static __always_inline u64 child_of(const struct node *n, u64 key) {
+  u64 i = NODE_KEYS - (key >> 63 ? above_high(n->key, key) : above_low(n->key, key));
   /* Forgetting keeps the compiler from dropping the bound that the verifier wants to see. */
   return n->child[forget(i, key) & (NODE_CHILDREN - 1)];
 }
 
 /* The leaf that `a` falls into, below `ref`; 0 when the tree is damaged. */
-static __always_inline u32 tree_find(u32 ref, const struct address *a, u32 generation) {
+static __always_inline u32 tree_find(u64 ref, const struct address *a, u32 generation) {
   int v4 = is_ipv4(a);
   u64 key = v4 ? (u32)a->low : a->high;
 #pragma clang loop unroll(disable)
-  for (int depth = 0; depth < TREE_DEPTH; depth++) {
-    if (ref & REF_LEAF)
-      return ref & ~REF_LEAF;
+  for (u64 depth = 0; depth < TREE_DEPTH; depth++) {
+    if (ref >= REF_LEAF)
+      return ref & REF_MASK;
     if (ref & REF_LOW)
       key = a->low;
     u32 index = generation * MAX_NODES + (ref & REF_MASK);
@@ -35,7 +51,7 @@ static __always_inline u32 tree_find(u32 ref, const struct address *a, u32 gener
       return 0;
     ref = child_of(n, key);
   }
-  return ref & REF_LEAF ? ref & ~REF_LEAF : 0;
+  return ref >= REF_LEAF ? ref & REF_MASK : 0;
 }
 
 #endif
