@@ -142,6 +142,7 @@ struct limit {
   u8 key_fields;
   u8 override_dst;    /* 1: overrides are by destination */
   u32 override6_root; /* the same for IPv6 */
+  u64 fingerprint;    /* key `global`: of its one bucket, kept by the first packet; 0: not yet */
 };
 
 #define GUARD_PROTECT 1 /* never dropped, whatever else holds */
@@ -270,7 +271,7 @@ struct table_stats {
   u64 events_sent;
   u64 events_lost;    /* ring full */
   u64 events_limited; /* over event_rate */
-  u64 drops_seen;     /* for sampling */
+  u64 drops_left;     /* until the next that is sampled */
   u64 event_window;   /* ns: start of the second that event_count counts */
   u64 event_count;
   u64 bans; /* made by limits */

@@ -10,8 +10,13 @@
 #define SECOND_NS 1000000000ULL
 
 static __always_inline int may_report(struct table_stats *t, const struct ruleset *r, u64 now_ns) {
-  if (!r->event_sample || t->drops_seen++ % r->event_sample)
+  if (!r->event_sample)
     return 0;
+  if (t->drops_left && t->drops_left < r->event_sample) {
+    t->drops_left--;
+    return 0;
+  }
+  t->drops_left = r->event_sample - 1;
   if (now_ns - t->event_window >= SECOND_NS) {
     t->event_window = now_ns;
     t->event_count = 0;

@@ -51,7 +51,7 @@ static __always_inline void fingerprint(struct key *k, const struct packet *p,
   k->fingerprint = sip_end(&s) ?: 1;
 }
 
-static __always_inline void key_of(struct key *k, const struct limit *l, const struct packet *p,
+static __always_inline void key_of(struct key *k, struct limit *l, const struct packet *p,
                                    const u64 secret[2]) {
   k->uid = l->uid & UID_MASK;
   k->fields = l->key_fields;
@@ -63,7 +63,13 @@ static __always_inline void key_of(struct key *k, const struct limit *l, const s
   k->sport = k->fields & KEY_SPORT ? port_of(p->sport) : 0;
   k->dport = k->fields & KEY_DPORT ? port_of(p->dport) : 0;
   k->protocol = k->fields & KEY_PROTOCOL ? p->protocol : 0;
-  fingerprint(k, p, secret);
+  if (!k->fields && l->fingerprint) {
+    k->fingerprint = l->fingerprint;
+  } else {
+    fingerprint(k, p, secret);
+    if (!k->fields)
+      l->fingerprint = k->fingerprint;
+  }
   end_step();
 }
 

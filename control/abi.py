@@ -125,6 +125,7 @@ LIMIT: Final = _struct(
     ("key_fields", "u1"),
     ("override_dst", "u1"),
     ("override6_root", "u4"),
+    ("fingerprint", "u8"),
 )
 GUARD: Final = _struct(("exempt_until", "u8"), ("ban_until", "u8"), ("flags", "u4"), ("reserved", "u4"))
 RULESET: Final = _struct(
@@ -168,7 +169,7 @@ TABLE_STATS: Final = _struct(
     ("events_sent", "u8"),
     ("events_lost", "u8"),
     ("events_limited", "u8"),
-    ("drops_seen", "u8"),
+    ("drops_left", "u8"),
     ("event_window", "u8"),
     ("event_count", "u8"),
     ("bans", "u8"),

@@ -34,6 +34,7 @@ def limit_row(
         key_fields(key),
         int(not overrides_by_source(key)),
         override_roots[1],
+        0,
     )
 
 
