@@ -120,8 +120,8 @@ class Core:
                 self.engine.publish(before)
                 self._forget_new(old, new)
             raise
-        self.serial += 1
         self.world = new
+        self.serial += 1  # last: who sees it sees the world that it numbers
         self._is_in_force(compiled)
         self._forgive(old, new, change)
 
@@ -190,7 +190,8 @@ class Core:
             self._write(transaction, world, serial, change_between(self.world.desired, world.desired))
             written = entry(self.clock.wall(), actor, "restore", target, detail)
             transaction.audit(written, self.settings.audit.keep)
-        self.world, self.serial = world, serial
+        self.world = world
+        self.serial = serial
 
     def start(self) -> None:
         """Put the world in force for the first time in this process's life."""

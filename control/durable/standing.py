@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the sync stands with its store; said to people when it changes, and only then."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Literal
+
+log = logging.getLogger(__name__)
+
+Phase = Literal["starting", "ok", "away", "refused"]
+VERBS = {"away": "is away", "refused": "does not take this appliance's state"}
+
+
+class Standing:
+    """`away`: the store is not reached. `refused`: another writes there, or a later version has written.
+    `tell(kind, what)` shows a note to those who follow the events.
+    """
+
+    def __init__(self, tell: Callable[[str, str], None]) -> None:
+        self._tell = tell
+        self.phase: Phase = "starting"
+        self.problem = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.phase == "ok"
+
+    def now(self, phase: Phase, problem: str, store: str) -> None:
+        before, self.phase, self.problem = self.phase, phase, problem
+        if before == phase:
+            return
+        if phase != "ok":
+            self.say(f"the store {store} {VERBS[phase]}: {problem}")
+        elif before == "starting":
+            log.info("state is kept in the store %s", store)
+        else:
+            self.say(f"the store {store} is back: what it missed is being written")
+
+    def say(self, what: str, level: int = logging.WARNING) -> None:
+        log.log(level, "%s", what)
+        self._tell("sync", what)
