@@ -24,6 +24,7 @@ from valkyrie.adapters.asked import (
 )
 from valkyrie.adapters.errors import (
     CallRefused,
+    OutcomeUnknown,
     StoreConfigurationError,
     StoreConnectionError,
     StoreError,
@@ -71,8 +72,8 @@ class Batch:
 class YggdrasilAdapter(StoreAdapter):
     """For the tasks of one event loop; a second process or thread has an adapter of its own.
 
-    A refused or failed call took nothing: OutcomeUnknown does not occur here. A shadow limit answers
-    as if it enforced; whether to heed it is the caller's to say.
+    A call for one key that fails took nothing; only one for many may end in OutcomeUnknown. A shadow limit
+    answers as if it enforced; whether to heed it is the caller's to say.
     """
 
     def __init__(
@@ -131,10 +132,13 @@ class YggdrasilAdapter(StoreAdapter):
             checked_tokens(n)
             for _ in range(STALE_TRIES):
                 target = self._known(limit) or await self._found(limit)
-                entry = target.entry(key, n)
                 try:
-                    return _decision(self._caller.ask(target.header, entry), n)
+                    return _decision(self._caller.ask(target.header, target.entry(key, n)), n)
                 except Stale:
+                    self._targets.clear()
+                except InvalidInput:
+                    if not self._is_old(target):
+                        raise
                     self._targets.clear()
                 except (ValkyrieError, OSError) as error:
                     raise _as_store_error(error) from error
@@ -145,12 +149,15 @@ class YggdrasilAdapter(StoreAdapter):
         with self._meter.timed("try_consume_many"):
             decisions: list[Decision | None] = [None] * len(requests)
             places = list(range(len(requests)))
-            for _ in range(STALE_TRIES):
-                places = await self._some(requests, places, decisions)
-                if not places:
-                    return [one for one in decisions if one is not None]
-                self._targets.clear()
-            raise _changing()
+            try:
+                for _ in range(STALE_TRIES):
+                    places = await self._some(requests, places, decisions)
+                    if not places:
+                        return [one for one in decisions if one is not None]
+                    self._targets.clear()
+                raise _changing()
+            except (StoreError, NotFound) as error:
+                raise _in_part(error, begun=any(decisions)) from error
 
     async def _some(
         self, requests: Sequence[Request], places: list[int], decisions: list[Decision | None]
@@ -158,9 +165,15 @@ class YggdrasilAdapter(StoreAdapter):
         """Decide what is at the places; which are left, since the ruleset has changed."""
         groups: dict[Target, list[tuple[int, bytes]]] = {}
         for place in places:
-            request = requests[place]
-            target = self._known(request.limit) or await self._found(request.limit)
-            entry = target.entry(request.key, checked_tokens(request.n))
+            one = requests[place]
+            checked_tokens(one.n)
+            target = self._known(one.limit) or await self._found(one.limit)
+            try:
+                entry = target.entry(one.key, one.n)
+            except InvalidInput:
+                if self._is_old(target):
+                    return places
+                raise
             groups.setdefault(target, []).append((place, entry))
         left: list[int] = []
         for target, asked in groups.items():
@@ -183,20 +196,24 @@ class YggdrasilAdapter(StoreAdapter):
         """
         with self._meter.timed("consume_batch"):
             checked_tokens(n)
-            target = self._known(limit) or await self._found(limit)
-            if isinstance(keys, np.ndarray):
-                _check_array(keys, target.limit)
-            entries = target.entries(keys, n)
             parts: list[Array] = []
+            done = 0
             for _ in range(STALE_TRIES):
-                answers, stale = self._batch(target, entries)
+                target = self._known(limit) or await self._found(limit)
+                try:
+                    answers, stale = self._batch(target, target.entries(keys[done:], n))
+                except InvalidInput:
+                    if not self._is_old(target):
+                        raise
+                    answers, stale = np.zeros(0, abi.CALL_ANSWER), True
+                except (StoreError, NotFound) as error:
+                    raise _in_part(error, begun=done > 0) from error
                 parts.append(answers)
                 if not stale:
                     whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
                     return Batch(whole["verdict"] == abi.CALL_TAKEN, whole)
-                entries = entries[len(answers) :]
+                done += len(answers)
                 self._targets.clear()
-                target = await self._found(limit)
             raise _changing()
 
     def _batch(self, target: Target, entries: Array) -> tuple[Array, bool]:
@@ -206,7 +223,7 @@ class YggdrasilAdapter(StoreAdapter):
         except Stale as stale:
             return stale.args[0], True
         except (ValkyrieError, OSError) as error:
-            raise _as_store_error(error) from error
+            raise _in_part(_as_store_error(error), begun=self._caller.begun) from error
 
     def _known(self, limit: str | Limit) -> Target | None:
         if isinstance(limit, str):
@@ -234,6 +251,10 @@ class YggdrasilAdapter(StoreAdapter):
     def _in_force(self, limit: Limit) -> Target | None:
         position = self._caller.position(limit.uid) if limit.uid else None
         return None if position is None else targets.declared(limit, position)
+
+    def _is_old(self, target: Target) -> bool:
+        """Whether the limit has another number meanwhile, as it gets with another key."""
+        return target.limit.declared and self._caller.position(target.limit.uid) is None
 
     # Values.
 
@@ -322,17 +343,12 @@ def _as_store_error(error: Exception) -> Exception:
     return error if isinstance(error, StoreError) else translated(error)
 
 
+def _in_part(error: Exception, *, begun: bool) -> Exception:
+    """What a call for many keys raises that failed when tokens of some may have been taken."""
+    if not begun or isinstance(error, OutcomeUnknown):
+        return error
+    return OutcomeUnknown(f"tokens of some keys were taken: {error}", "ask with n = 0 what is left")
+
+
 def _changing() -> StoreUnavailable:
     return StoreUnavailable("the ruleset changes all the time", "ask again")
-
-
-def _check_array(keys: NDArray[np.uint8], limit: Limit) -> None:
-    if keys.ndim != 2 or keys.shape[1] != 16 or keys.dtype != np.uint8:
-        raise InvalidInput("keys are no array (count, 16) of bytes", "hand over texts, or 16 bytes a key")
-    spec = limit.key
-    if (
-        limit.declared
-        and not spec.id
-        and (spec.src4 is None or spec.dst4 is not None or spec.sport or spec.dport)
-    ):
-        raise InvalidInput(f"keys of limit {limit.name} are more than a source", "hand over texts")

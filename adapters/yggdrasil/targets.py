@@ -23,6 +23,7 @@ from valkyrie.control.dataplane import call
 from valkyrie.control.dataplane.call import Array, opaque_entries
 from valkyrie.control.dataplane.call_entry import entry_of
 from valkyrie.control.dataplane.keyname import MAPPED, opaque, record_of
+from valkyrie.control.errors import InvalidInput
 from valkyrie.control.key import ID, KeySpec
 
 KEPT_ENTRIES = 8192
@@ -47,8 +48,12 @@ class Target:
         return _prefix(self, key) + (ONE if n == 1 else AMOUNT.pack(n))
 
     def entries(self, keys: Sequence[str] | NDArray[np.uint8], n: int) -> Array:
-        """Entries for many keys: texts, or an array (count, 16) of opaque keys or canonical addresses."""
+        """Entries for many keys: texts, or an array (count, 16) of opaque keys or canonical addresses.
+
+        Raises InvalidInput.
+        """
         if isinstance(keys, np.ndarray):
+            _check_array(keys, self.limit)
             return opaque_entries(np.ascontiguousarray(keys, np.uint8).tobytes(), n)
         if not self.limit.declared:
             own = self.limit.name
@@ -95,3 +100,15 @@ def _address(key: str, spec: KeySpec) -> bytes | None:
     except (OSError, ValueError):
         return None
     return None if address.startswith((MAPPED, SIX_TO_FOUR)) else address
+
+
+def _check_array(keys: NDArray[np.uint8], limit: Limit) -> None:
+    if keys.ndim != 2 or keys.shape[1] != 16 or keys.dtype != np.uint8:
+        raise InvalidInput("keys are no array (count, 16) of bytes", "hand over texts, or 16 bytes a key")
+    spec = limit.key
+    if (
+        limit.declared
+        and not spec.id
+        and (spec.src4 is None or spec.dst4 is not None or spec.sport or spec.dport)
+    ):
+        raise InvalidInput(f"keys of limit {limit.name} are more than a source", "hand over texts")

@@ -69,6 +69,7 @@ class Caller:
         """Raises NotFound if nothing is pinned there, PermissionRefused, Unavailable."""
         self.pin_dir = pin_dir
         self._run: Run | None = None
+        self.begun = False  # whether the last consume() came to take anything, though it may have failed
         self.open()
 
     def open(self) -> None:
@@ -170,6 +171,7 @@ class Caller:
         Entries that were contended are asked again. Raises Stale, of which a batch's first part may
         have been taken only if the ruleset changed in between: `Stale.args[0]` holds those answers.
         """
+        self.begun = False
         answers = np.empty(len(entries), abi.CALL_ANSWER)
         done = 0
         while done < len(entries):
@@ -201,6 +203,7 @@ class Caller:
             packet[HEAD:length] = entries.tobytes()
             run.go(length)
             if packet[TOLD_AT] == abi.CALL_DONE:
+                self.begun = True
                 break
             self._mend(packet[TOLD_AT])
         answered = packet[POINT_AT]

@@ -2,6 +2,7 @@
 """YggdrasilAdapter beside the packets' program: what the contract suite cannot see."""
 
 import asyncio
+import errno
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from support.policy import limit
 from support.reference.frames import ethernet, ipv4, udp
 from valkyrie.adapters.errors import (
     AuthorizationFailed,
+    OutcomeUnknown,
     StoreConfigurationError,
     StoreConnectionError,
     StoreUnavailable,
@@ -34,6 +36,7 @@ from valkyrie.control.dataplane import build, migrate, pins
 from valkyrie.control.dataplane.keyname import opaque
 from valkyrie.control.dataplane.maps import Dataplane
 from valkyrie.control.dataplane.source import Sizes
+from valkyrie.control.dataplane.testrun import Run
 from valkyrie.control.errors import InvalidInput, NotFound
 
 FRAME = ethernet(0x0800, ipv4(b"\n\0\0\1", b"\xc6\x33\x64\1", 17, udp(1, 2)))
@@ -137,6 +140,44 @@ async def test_a_batch_with_a_wrong_key_takes_nothing(calls: Calls) -> None:
             with pytest.raises(InvalidInput):
                 await refused
     assert calls.kernel.buckets() == {}
+
+
+async def test_while_another_table_takes_over_nothing_is_taken(calls: Calls) -> None:
+    calls.publish([limit("m", rate="9/h", key="id")])
+    async with calls.adapter() as store:
+        calls.kernel.dp.control["abi"] = 0  # as if it had taken over, and were not there yet
+        for failing in (
+            store.try_consume("u", limit=OWN),
+            store.consume_batch([f"u{i}" for i in range(100)], limit="m"),
+            store.try_consume_many([Request("u", OWN), Request("v", OWN)]),
+        ):
+            with pytest.raises(StoreUnavailable, match="being replaced"):
+                await failing
+
+
+async def test_a_failure_amid_many_says_that_some_were_taken(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls.publish([limit("m", rate="9/h", key="id")])
+    run, runs = Run.go, []
+
+    def failing(self: Run, length: int) -> None:
+        runs.append(length)
+        if len(runs) == 2:
+            raise OSError(errno.ENOMEM, "out of memory")
+        run(self, length)
+
+    async with calls.adapter() as store:
+        monkeypatch.setattr(Run, "go", failing)
+        with pytest.raises(OutcomeUnknown):
+            await store.consume_batch([f"u{i}" for i in range(100)], limit="m")
+        runs.clear()
+        with pytest.raises(OutcomeUnknown):
+            await store.try_consume_many([Request("u", OWN), Request("u", "m")])
+        runs[:] = [0]
+        with pytest.raises(StoreUnavailable):
+            await store.try_consume_many([Request("u", OWN), Request("u", "m")])
+    assert len(calls.kernel.buckets()) == 64 + 1
 
 
 async def test_two_limits_of_the_callers_own_keep_their_buckets_apart(calls: Calls) -> None:
