@@ -31,6 +31,11 @@ class Breaker:
         return self._until is not None
 
     @property
+    def admits(self) -> bool:
+        """Whether `enter` would let a call through now."""
+        return self._until is None or (self._until <= self._clock() and not self._probing)
+
+    @property
     def suspicious(self) -> bool:
         """Whether the last call failed."""
         return self._in_a_row > 0 or self.open
@@ -42,11 +47,9 @@ class Breaker:
 
     def check(self) -> None:
         """Raise what `enter` would raise now, and claim nothing."""
-        if self._until is None:
+        if self.admits or self._until is None:
             return
         left = self._until - self._clock()
-        if left <= 0 and not self._probing:
-            return
         if self._refusal is not None:
             raise AuthenticationFailed(self._refusal.what, self._refusal.hint)
         raise StoreUnavailable(
@@ -63,9 +66,9 @@ class Breaker:
         refused = isinstance(error, AuthenticationFailed)
         if isinstance(error, AuthenticationFailed):
             self._refusal = error
-        elif self._probing:
-            self._refusal = None
-        self._in_a_row += not refused  # a refusal is an answer: the server is well
+        else:  # a refusal is an answer: the server is well
+            self._in_a_row += 1
+            self._refusal = None if self._probing else self._refusal
         if refused or self._probing or self._in_a_row >= self._failures:
             self.opened += self._until is None
             self._until = self._clock() + self._seconds

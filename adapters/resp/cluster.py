@@ -75,7 +75,7 @@ class Cluster:
     def replica(self, slot: int) -> Node | None:
         primary = self._map.slots[slot]
         known = self._map.replicas.get(primary, []) if primary is not None else []
-        serving = [node for node in (self._node(at, replica=True) for at in known) if not node.breaker.open]
+        serving = [node for node in (self._node(at, replica=True) for at in known) if node.breaker.admits]
         return random.choice(serving) if serving else None  # noqa: S311 spreads reads, guards nothing
 
     def primaries(self) -> Collection[Node]:

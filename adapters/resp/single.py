@@ -54,7 +54,7 @@ class Single:
         if now - self._looked > REPLICAS_S and (self._looking is None or self._looking.done()):
             self._looked = now
             self._looking = asyncio.create_task(self._look())
-        serving = [node for node in self._replicas.values() if not node.breaker.open]
+        serving = [node for node in self._replicas.values() if node.breaker.admits]
         return random.choice(serving) if serving else None  # noqa: S311 spreads reads, guards nothing
 
     def primaries(self) -> Collection[Node]:

@@ -214,7 +214,7 @@ async def test_values_of_valkey_are_compressed_and_encrypted_at_rest(valkey9: Se
 async def test_reads_of_valkey_go_to_replicas_and_back_to_the_primary(valkey9: Server) -> None:
     with server("valkey", replica_of=valkey9) as replica:
         wait_for(lambda: b"state=online" in valkey9.run("INFO", "replication"), "the replica online")
-        async with adapter_for("valkey", valkey9.url, read_from="replica") as store:
+        async with adapter_for("valkey", valkey9.url, read_from="replica", breaker_seconds=0.2) as store:
             await store.set("a", b"1")
             wait_for(lambda: replica.run("GET", value_key(APPLIANCE, "a")) is not None, "the replica")
             before = _reads(replica)
@@ -223,6 +223,12 @@ async def test_reads_of_valkey_go_to_replicas_and_back_to_the_primary(valkey9: S
             assert _reads(replica) - before == 20
             replica.kill()
             for _ in range(20):
+                assert await store.get("a") == b"1"
+            replica.start()
+            wait_for(lambda: b"state=online" in valkey9.run("INFO", "replication"), "the replica online")
+            deadline = asyncio.get_running_loop().time() + 10
+            while _reads(replica) == 0:
+                assert asyncio.get_running_loop().time() < deadline
                 assert await store.get("a") == b"1"
 
 

@@ -64,7 +64,9 @@ def test_at_half_open_exactly_one_of_a_hundred_goes_through(breaker: Breaker, cl
     fail(breaker, 3)
     clock.now += 4.999
     assert admitted(breaker, 100) == 0
+    assert not breaker.admits
     clock.now += 0.001
+    assert breaker.admits
     assert admitted(breaker, 100) == 1
 
 
