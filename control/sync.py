@@ -121,7 +121,10 @@ class Sync:
 
     @property
     def _interval(self) -> float:
-        return self._core.settings.sync.interval_seconds
+        settings = self._core.settings
+        if "yggdrasil" not in settings.store.chain:
+            return settings.sync.interval_seconds
+        return min(settings.sync.interval_seconds, settings.store.yggdrasil.snapshot_interval_seconds)
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:

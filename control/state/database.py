@@ -145,7 +145,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 _DAMAGED = (
     "what is enforced stays in force until valkyried starts with another state: put a copy of it back, or "
-    "move state.db, state.db-wal and state.db-shm away together, start, apply an exported document, attach"
+    "move state.db, state.db-wal and state.db-shm away together and start: limits come back from the store"
 )
 
 
