@@ -16,7 +16,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 DEFAULT_SOCKET = "/run/valkyrie/valkyried.sock"
 COMPLETION_TIMEOUT = 0.5
-KEYS = ("global", "src", "src/24", "src6/48", "src+dport", "dst", "dst/24", "dst6/48", "dport", "flow")
+KEYS = ("global", "src", "src/24", "src6/48", "src+dport", "dst", "dst/24", "dst6/48", "dport", "flow", "id")
 
 
 def examples(*lines: str) -> str:
