@@ -8,7 +8,7 @@ import contextlib
 import time
 from collections.abc import Callable
 
-from valkyrie.adapters.errors import StoreConfigurationError, StoreConnectionError, StoreError
+from valkyrie.adapters.errors import StoreConnectionError, StoreError
 from valkyrie.adapters.store import Health, StoreAdapter, StoreStats
 
 START_S = 15.0  # within which a store starts, its own retries included, or is away
@@ -85,10 +85,6 @@ class Member:
         except StoreError as error:
             self._found(error, began)
         return self.health
-
-    @property
-    def misconfigured(self) -> bool:
-        return isinstance(self.error, StoreConfigurationError)
 
     async def close(self) -> None:
         adapter, self._adapter = self._adapter, None
