@@ -122,7 +122,7 @@ def cap(dp: Dataplane, uid: int, now_ns: int, tau: int) -> int:
 
 
 def purge_others(dp: Dataplane, uids: Collection[int], now_ns: int) -> int:
-    """Make all buckets full that belong to other uids than these; bans made by limits stay."""
+    """Make all buckets full that belong to other uids than these; bans and callers' own buckets stay."""
     held = np.unique(dp.bucket_keys["key"]["uid"] & np.uint16(abi.UID_MASK))
-    others = set(held.tolist()) - set(uids) - {abi.UID_BAN}
+    others = set(held.tolist()) - set(uids) - {abi.UID_BAN, abi.UID_CALL}
     return reset(dp, others, now_ns) if others else 0
