@@ -103,7 +103,10 @@ class Link:
         self.secret = secret
 
     async def close(self) -> None:
-        """Hang up, without waiting for the peer."""
+        """Hang up, without waiting for the peer: TLS would otherwise wait for its answer to the farewell."""
+        writer = self._connection._writer  # noqa: SLF001 the drivers have no way to abort
+        if writer is not None:
+            writer.transport.abort()
         await self._connection.disconnect(nowait=True)
 
 
