@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -40,10 +41,10 @@ async def keep(service: Service) -> None:
 
 
 async def _changed(service: Service, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(service.core.changed.wait(), seconds)
-    except TimeoutError:
-        return
+    # asyncio.wait_for of Python 3.11 can lose a cancellation that comes as the event is set.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await service.core.changed.wait()
 
 
 async def watch_links(service: Service, links: AsyncIterator[LinkEvent], prog_id: Callable[[], int]) -> None:
