@@ -18,6 +18,7 @@ from valkyrie.adapters.asked import INT64
 from valkyrie.adapters.errors import CallRefused, ConsistencyError
 from valkyrie.control import abi
 from valkyrie.control.dataplane import bpf, values
+from valkyrie.control.dataplane.call import check_abi
 from valkyrie.control.dataplane.testrun import Run
 from valkyrie.control.errors import DataplaneError, Unavailable
 
@@ -46,6 +47,7 @@ class Values:
 
     def open(self) -> None:
         self.close()
+        check_abi(self._pin_dir)
         with bpf.opened(self._pin_dir / values.VALUES) as fd:
             self._map = bpf.map_info(fd).id
         self._run = Run(bpf.obj_get(self._pin_dir / PROGRAM))

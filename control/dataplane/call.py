@@ -62,6 +62,20 @@ def at_time(header: bytes, magic: int, now_ns: int) -> bytes:
     return struct.pack("=2Q", magic, now_ns) + header[16:]
 
 
+def check_abi(pin_dir: Path) -> None:
+    """Raise Conflict if the table is of another version, whose programs understand other requests; a
+    process may be older than the daemon. NotFound if there is no table.
+    """
+    with bpf.opened(pin_dir / "control") as fd:
+        raw = bpf.map_lookup(fd, bytes(4), bpf.map_info(fd).value_size) or bytes(4)
+    (found,) = struct.unpack_from("=I", raw)
+    if found not in (0, abi.ABI_VERSION):
+        raise Conflict(
+            f"the table in {pin_dir} speaks ABI {found}, this process {abi.ABI_VERSION}",
+            "restart this process with the version of Valkyrie that valkyried has",
+        )
+
+
 class Caller:
     """The pinned program `call`. Use as a context manager, or close() it."""
 
@@ -73,8 +87,11 @@ class Caller:
         self.open()
 
     def open(self) -> None:
-        """Open the pins, again if need be: another table may lie there. Raises as the constructor."""
+        """Open the pins, again if need be: another table may lie there. Raises as the constructor, and
+        Conflict for the table of another version of Valkyrie.
+        """
         self.close()
+        check_abi(self.pin_dir)
         self._run = Run(bpf.obj_get(self.pin_dir / PROGRAM))
         try:
             with bpf.opened(self.pin_dir / "control") as fd:

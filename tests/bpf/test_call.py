@@ -204,8 +204,12 @@ def test_a_batch_answers_as_so_many_calls_do(calls: Calls, count: int) -> None:
     assert calls.kernel.limit_counters(published.slot)["matched"] == count
 
 
-def test_processes_on_all_cpus_and_packets_admit_exactly_the_burst(calls: Calls) -> None:
-    calls.publish([limit(rate="1/h", burst="500", key="src")])
+@pytest.mark.parametrize(("key", "burst", "least"), [("src", 500, 500), ("global", 2000, 1980)])
+def test_processes_on_all_cpus_and_packets_admit_the_burst(
+    calls: Calls, key: str, burst: int, least: int
+) -> None:
+    """Exactly; where CPUs hold leases, to within one in a hundred, and never more."""
+    calls.publish([limit(rate="1/h", burst=str(burst), key=key)])
     uid, spec, pin_dir = calls.book.limits["one"].uid, calls.book.limits["one"].key, calls.kernel.dp.pin_dir
     context = get_context("fork")
     barrier, answers = context.Barrier(5), context.SimpleQueue()
@@ -213,7 +217,7 @@ def test_processes_on_all_cpus_and_packets_admit_exactly_the_burst(calls: Calls)
     def consume(batched: bool) -> None:
         with Caller(pin_dir) as caller:
             header = call.at_time(call.declared(uid, 0), TEST_MAGIC, START)
-            entry = entry_of(record_of("10.0.0.1", spec), spec, 1)
+            entry = entry_of(record_of("10.0.0.1" if key == "src" else "global", spec), spec, 1)
             barrier.wait(60)
             if batched:
                 many = np.frombuffer(entry * 2000, abi.CALL_ENTRY)
@@ -230,4 +234,4 @@ def test_processes_on_all_cpus_and_packets_admit_exactly_the_burst(calls: Calls)
     for worker in workers:
         worker.join(60)
         assert worker.exitcode == 0
-    assert admitted == 500
+    assert least <= admitted <= burst

@@ -20,6 +20,7 @@ from support.policy import limit
 from support.reference.frames import ethernet, ipv4, udp
 from valkyrie.adapters.errors import (
     AuthorizationFailed,
+    ConsistencyError,
     OutcomeUnknown,
     StoreConfigurationError,
     StoreConnectionError,
@@ -241,6 +242,17 @@ def test_without_the_right_it_says_which(calls: Calls) -> None:
     )
     assert AuthorizationFailed.__name__ in done.stderr
     assert "CAP_BPF" in done.stderr
+
+
+async def test_a_process_of_another_version_is_told_to_start_again(calls: Calls) -> None:
+    calls.publish()
+    async with calls.adapter() as store:
+        calls.kernel.dp.control["abi"] = abi.ABI_VERSION + 1
+        with pytest.raises(ConsistencyError, match="ABI"):
+            await store.try_consume("u", limit=OWN)
+        with pytest.raises(ConsistencyError):
+            await calls.adapter().start()
+    assert calls.kernel.buckets() == {}
 
 
 @pytest.fixture
