@@ -165,11 +165,11 @@ class YggdrasilAdapter(StoreAdapter):
         """Decide what is at the places; which are left, since the ruleset has changed."""
         groups: dict[Target, list[tuple[int, bytes]]] = {}
         for place in places:
-            one = requests[place]
-            checked_tokens(one.n)
-            target = self._known(one.limit) or await self._found(one.limit)
+            request = requests[place]
+            checked_tokens(request.n)
+            target = self._known(request.limit) or await self._found(request.limit)
             try:
-                entry = target.entry(one.key, one.n)
+                entry = target.entry(request.key, request.n)
             except InvalidInput:
                 if self._is_old(target):
                     return places
