@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from support.appliance import READY_S, Appliance
 from support.way import SLOW, Way
 
 QUICK = {"interval_seconds": 0.2}
+BURST = 10_000
 
 
 def wait_for(holds: Callable[[], bool], what: str) -> None:
@@ -33,10 +35,18 @@ def rounds_after(appliance: Appliance, count: int) -> None:
     wait_for(lambda: kept(appliance)["rounds"] >= before + count, "no round of the sync ended")
 
 
+def start(appliance: Appliance) -> None:
+    """Start, and wait for the programs for calls: a kill would leave their loader running, and it would
+    meet the next daemon's at the same place.
+    """
+    appliance.start()
+    wait_for((appliance.bpffs / "valkyrie" / "call").exists, "the programs for calls were not made")
+
+
 def police(appliance: Appliance) -> Way:
     """Attached, and the bucket of the world's address used up and in the store."""
     appliance.configure(sync=QUICK)
-    appliance.start()
+    start(appliance)
     appliance.done("PUT", "/v1/limits/slow", SLOW)
     appliance.done("POST", "/v1/nics/nic0/attach", {})
     way = Way(appliance)
@@ -74,9 +84,56 @@ def test_after_kill_9_and_with_a_new_table_the_buckets_and_counters_are_as_they_
     assert (bucket["key"], bucket["tokens_left"]) == ("10.9.0.2", 0)
 
 
+def test_kill_9_at_any_moment_under_load_forgets_at_most_what_the_last_moment_passed(
+    bare_appliance: Appliance,
+) -> None:
+    chance = random.Random(7)
+    bare_appliance.configure(sync=QUICK)
+    start(bare_appliance)
+    bare_appliance.done("PUT", "/v1/limits/slow", SLOW | {"burst": str(BURST)})
+    bare_appliance.done("POST", "/v1/nics/nic0/attach", {})
+    way = Way(bare_appliance)
+    for _ in range(2):
+        end = time.monotonic() + chance.uniform(1.0, 2.5)
+        passed: list[tuple[float, int]] = []
+        total = BURST - tokens_left(bare_appliance)
+        while time.monotonic() < end:
+            total += way.passed(5)
+            passed.append((time.monotonic(), total))
+            time.sleep(0.01)
+        bare_appliance.kill()
+        killed = time.monotonic()
+        forget_kernel(bare_appliance)
+        start(bare_appliance)
+        # One interval, and a round on a machine that has other things to do.
+        surely_kept = max(count for at, count in passed if at < killed - 0.2 - 0.5)
+        assert surely_kept <= BURST - tokens_left(bare_appliance) <= total
+
+
+def tokens_left(appliance: Appliance) -> int:
+    buckets = appliance.done("GET", "/v1/buckets?limit=slow")["buckets"]
+    return int(buckets[0]["tokens_left"]) if buckets else BURST
+
+
+def test_a_daemon_killed_before_it_had_filled_a_new_table_fills_it_at_the_next_start(
+    bare_appliance: Appliance,
+) -> None:
+    way = police(bare_appliance)
+    bare_appliance.kill()
+    forget_kernel(bare_appliance)
+    bare_appliance.configure(sync={"enabled": False})
+    start(bare_appliance)
+    bare_appliance.kill()
+    assert way.passed(1) == 1
+    bare_appliance.configure(sync=QUICK)
+    start(bare_appliance)
+    wait_for(lambda: kept(bare_appliance)["restored"] == 1, "the table was not filled")
+    assert way.passed(10) == 0
+
+
 def test_a_stop_writes_what_the_last_round_has_not(bare_appliance: Appliance) -> None:
     bare_appliance.configure(sync={"interval_seconds": 3600})
-    bare_appliance.start()
+    start(bare_appliance)
     bare_appliance.done("PUT", "/v1/limits/slow", SLOW)
     bare_appliance.done("POST", "/v1/nics/nic0/attach", {})
     way = Way(bare_appliance)
