@@ -21,6 +21,8 @@
  * packets and the CPU soon knows the way. */
 static __always_inline u32 lowest_bit(u64 word) {
   u32 n = 0;
+  if (word & 1)
+    return 0;
 #pragma unroll
   for (u32 half = 32; half; half /= 2) {
     if (!(word & ((1ULL << half) - 1))) {
