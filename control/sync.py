@@ -33,6 +33,7 @@ from valkyrie.control.durable.opening import Opened, backend_of, make_store
 from valkyrie.control.durable.publish import COUNTERS_S, NEVER, Documents
 from valkyrie.control.durable.rounds import Rounds
 from valkyrie.control.durable.standing import Standing
+from valkyrie.control.durable.takeover import refuse_rival
 from valkyrie.control.errors import ValkyrieError
 from valkyrie.control.service.core import Core
 
@@ -67,6 +68,7 @@ class Sync:
         self._standing = Standing(tell)
         self._lack = Lack(core, tables, self._standing, machine)
         self._documents = Documents(core, machine)
+        self._machine = machine
         self._token = token
         self._node = node
         self._settings = core.settings.store
@@ -76,6 +78,7 @@ class Sync:
         self._rounds: Rounds | None = None
         self._began = time.monotonic()  # what the kernel held by then is in the store
         self._due = NEVER  # when the next round begins
+        self._reclaimed = False  # the name, and no round has ended well since
         self._under_way: asyncio.Task[None] | None = None
         self._last_write: float | None = None
 
@@ -87,11 +90,13 @@ class Sync:
 
     async def refill(self) -> None:
         """When the ruleset is in force and no NIC is attached yet: fill a new table from the store."""
-        plane = self._tables.plane
-        self._rounds = Rounds(plane, self._core.clock.mono_ns)
-        self._lack.buckets = self._tables.unfilled
+        self._look_at_table()
         if self._lack.buckets:
             await self._at_start()
+
+    def _look_at_table(self) -> None:
+        self._rounds = Rounds(self._tables.plane, self._core.clock.mono_ns)
+        self._lack.buckets = self._tables.unfilled
 
     async def _at_start(self) -> None:
         if self._under_way is None or self._under_way.done():
@@ -105,6 +110,9 @@ class Sync:
         """For ever: rounds, and what they need. Cancel it, then close()."""
         if self._under_way is not None:
             await self._under_way
+        if self._rounds is None:  # after pause(), or begun as a standby
+            self._lack.policy = self._core.serial == 0
+            self._look_at_table()
         while True:
             began = time.monotonic()
             await self._guarded(self._turn())
@@ -129,9 +137,13 @@ class Sync:
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except ConsistencyError as error:
+        except LaterVersion as error:
             self._owner = None
             self._standing.now("refused", str(error), self._backend)
+        except ConsistencyError as error:
+            self._owner = None
+            follow = f"`valkyrie-ctl standby follow {self._appliance}` has this one follow"
+            self._standing.now("refused", f"{error}; {follow}", self._backend)
         except (StoreConnectionError, StoreUnavailable) as error:
             # The server may have been restarted from an older copy: what it was told is in doubt.
             if self._rounds is not None:
@@ -168,7 +180,10 @@ class Sync:
         )
 
     async def _claim(self, store: Opened) -> None:
-        check_version(await store.get_document(STATE))
+        content = await store.get_document(STATE)
+        check_version(content)
+        if not self._lack.policy:
+            await refuse_rival(content, self._core.world, self._machine, self._appliance)
         self._owner = await store.claim(self._node, self._token)
         self._heard = time.monotonic()
         # Whoever was the owner meanwhile, or whatever the store lost: it is told everything once more.
@@ -183,9 +198,10 @@ class Sync:
             raise
         except ConsistencyError:
             # Another has claimed the name, or the store lost what it held: the claim tells which.
-            if self._owner is None or self._store is None:
+            if self._owner is None or self._store is None or self._reclaimed:
                 raise
             await self._claim(self._store)
+            self._reclaimed = True
             self._standing.say("the store had forgotten this appliance: everything is written anew")
             self._due = NEVER
 
@@ -197,12 +213,17 @@ class Sync:
         assert rounds is not None, "refill() comes first"
         if owned:
             await self._beat()
-        self._standing.now("ok", "", self._backend)
+        if not self._standing.ok:
+            self._due = NEVER
+            if not self._reclaimed:
+                self._standing.now("ok", "", self._backend)
         if time.monotonic() >= self._due:
             await self._round(store, rounds, self._interval)
         await self._documents.write(
             store, self._token, self._appliance, counters_s=max(COUNTERS_S, self._interval)
         )
+        self._reclaimed = False
+        self._standing.now("ok", "", self._backend)
 
     async def _beat(self) -> None:
         """Say that the owner is alive, if that was not said of late."""
@@ -247,6 +268,13 @@ class Sync:
             "last_write": self._last_write,
             "restored": None if self._lack.restored is None else self._lack.restored.placed,
         }
+
+    async def pause(self) -> None:
+        """Let go of the name, as close() does; run() goes on from there, by the settings of then."""
+        await self.close()
+        self._owner = self._rounds = self._under_way = None
+        self._due = NEVER
+        self._standing.phase = "starting"
 
     async def close(self) -> None:
         """The last round and farewell, END_S at most. Again: nothing."""

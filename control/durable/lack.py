@@ -88,7 +88,12 @@ class Lack:
         began = time.monotonic()
         world = self._core.world
         self.restored = await restore_buckets(store, world, self._tables)
-        await restore_counters(store, world, self._tables.plane.limit_stats)
+        try:
+            await restore_counters(store, world, self._tables.plane.limit_stats)
+        except LaterVersion:
+            raise
+        except ConsistencyError as error:
+            log.error("the counters are not restored: %s", error)  # noqa: TRY400 - no bug, so no traceback
         self._tables.filled()
         self.buckets = False
         took = time.monotonic() - began
