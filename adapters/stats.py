@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from time import perf_counter_ns
 from types import TracebackType
@@ -12,21 +13,26 @@ from valkyrie.control.errors import InvalidInput, NotFound
 
 WINDOW = 1024  # recent calls of an operation that its quantiles are of
 NS_A_MS = 1e6
+BOUNDS_MS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 5000.0)
+_BOUNDS_NS = tuple(round(bound * NS_A_MS) for bound in BOUNDS_MS)
 CALLERS = (InvalidInput, NotFound)  # the caller's mistakes, no failures of the store
 
 
 class _Operation:
-    __slots__ = ("count", "errors", "recent")
+    __slots__ = ("count", "errors", "histogram", "recent", "total")
 
     def __init__(self) -> None:
         self.count = 0
         self.errors = 0
+        self.total = 0
+        self.histogram = [0] * (len(BOUNDS_MS) + 1)
         self.recent: deque[int] = deque(maxlen=WINDOW)
 
     def snapshot(self) -> OperationStats:
         ordered = sorted(self.recent)
         p50, p95, p99 = (_quantile(ordered, percent) for percent in (50, 95, 99))
-        return OperationStats(self.count, self.errors, p50, p95, p99)
+        total = self.total / NS_A_MS
+        return OperationStats(self.count, self.errors, p50, p95, p99, total, tuple(self.histogram))
 
 
 class _Timing:
@@ -44,7 +50,10 @@ class _Timing:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         operation = self._operation
-        operation.recent.append(perf_counter_ns() - self._began)
+        took = perf_counter_ns() - self._began
+        operation.recent.append(took)
+        operation.total += took
+        operation.histogram[bisect_left(_BOUNDS_NS, took)] += 1
         operation.count += 1
         if kind is not None and issubclass(kind, Exception) and not issubclass(kind, CALLERS):
             operation.errors += 1

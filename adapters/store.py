@@ -63,13 +63,17 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class OperationStats:
-    """Of one operation since start. The quantiles, in milliseconds, are of a window of recent calls."""
+    """Of one operation since start. The quantiles, in milliseconds, are of a window of recent calls; the
+    histogram counts all calls up to each of stats.BOUNDS_MS, and last those beyond.
+    """
 
     count: int
     errors: int
     p50_ms: float
     p95_ms: float
     p99_ms: float
+    total_ms: float = 0.0
+    histogram: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

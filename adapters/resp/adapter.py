@@ -175,6 +175,7 @@ class RespAdapter(RespDurable, StoreAdapter):
             {
                 "server": f"{self._server.name} {self._server.version}",
                 "breaker_opened": self._client.breakers_opened,
+                "breaker_open": self._client.breakers_open,
             },
         )
 

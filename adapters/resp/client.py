@@ -160,6 +160,11 @@ class RespClient:
         """How often a circuit breaker opened, since start."""
         return sum(node.breaker.opened for node in self._nodes())
 
+    @property
+    def breakers_open(self) -> int:
+        """How many are open now."""
+        return sum(node.breaker.open for node in self._nodes())
+
     def _nodes(self) -> Sequence[Node]:
         return () if self._router is None else list(self._router.topology.nodes())
 

@@ -41,6 +41,22 @@ def occupancy(dp: Dataplane, now_ns: int) -> int:
     return int(np.count_nonzero(dp.buckets["tat"] > np.uint64(now_ns << abi.TIME_SHIFT)))
 
 
+def leases(dp: Dataplane, now_ns: int) -> tuple[int, int, float, float]:
+    """Leases with something left: how many are good at this time (ns since boot) and how many are not, and
+    what is left of both in seconds.
+    """
+    left = dp.leases["left"]
+    good = dp.leases["valid_until"] > np.uint64(now_ns << abi.TIME_SHIFT)
+    second = float(10**9 << abi.TIME_SHIFT)
+    held, lapsed = left[good], left[~good]
+    return (
+        int(np.count_nonzero(held)),
+        int(np.count_nonzero(lapsed)),
+        float(held.sum()) / second,
+        float(lapsed.sum()) / second,
+    )
+
+
 def zero(dp: Dataplane, slots: Collection[int]) -> None:
     """Set the counters of these slots to zero; a packet in between may be lost to the count."""
     dp.limit_stats.view(np.uint64).reshape(*dp.limit_stats.shape, -1)[:, sorted(slots)] = 0

@@ -18,7 +18,7 @@ from valkyrie.control.errors import Unavailable
 
 GROUP_LINK = 1
 NEWLINK, DELLINK = 16, 17
-IFNAME, XDP, XDP_PROG_ID = 3, 43, 4
+IFNAME, XDP, XDP_ATTACHED, XDP_PROG_ID = 3, 43, 2, 4
 TYPE_MASK = 0x3FFF  # without the "nested" and "network byte order" marks
 IFF_UP, IFF_RUNNING = 1, 64
 RECEIVE_BYTES = 65536
@@ -32,7 +32,7 @@ ATTRIBUTE = struct.Struct("=HH")
 @dataclass(frozen=True)
 class LinkEvent:
     """`changed`: a NIC is new or differs; `removed`: it has gone; `resync`: events were lost, so
-    every NIC must be looked at. `prog_id` is the XDP program attached, 0 if none.
+    every NIC must be looked at. `prog_id` is the XDP program attached, 0 if none; `xdp` how, XDP_ATTACHED_*.
     """
 
     kind: Literal["changed", "removed", "resync"]
@@ -41,6 +41,7 @@ class LinkEvent:
     up: bool = False
     running: bool = False
     prog_id: int = 0
+    xdp: int = 0
 
 
 def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -65,6 +66,7 @@ def _event(kind: int, body: bytes) -> LinkEvent:
         bool(flags & IFF_UP),
         bool(flags & IFF_RUNNING),
         prog_id,
+        xdp.get(XDP_ATTACHED, b"\0")[0],
     )
 
 

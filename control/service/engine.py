@@ -31,6 +31,27 @@ class Attached:
 
 
 @dataclass(frozen=True)
+class Wire:
+    """A NIC of the host. `carries`: our program, of this or a former build, in `mode` native or generic."""
+
+    running: bool
+    carries: bool
+    mode: str = ""
+
+
+@dataclass(frozen=True)
+class LeaseFigures:
+    """Leases with tokens left: those that can be spent (`held`), and those that lapsed before they were
+    (`lapsed`: refilled since, so nobody lost them). In seconds of their limits' refill, all CPUs together.
+    """
+
+    held: int = 0
+    lapsed: int = 0
+    held_s: float = 0.0
+    lapsed_s: float = 0.0
+
+
+@dataclass(frozen=True)
 class Banned:
     """A source, /32 or /64, that a limit has banned for so long from now."""
 
@@ -93,8 +114,14 @@ class Engine(Protocol):
         From any thread.
         """
 
+    def wires(self) -> Mapping[str, Wire]:
+        """Every NIC of the host by its name. From any thread. Raises Unavailable."""
+
     def figures(self) -> Figures:
         """Counters as they are now. From any thread."""
+
+    def leases(self) -> LeaseFigures:
+        """What CPUs have bought ahead. From any thread."""
 
     def occupancy(self) -> int:
         """Buckets that are not full, of the whole table. From any thread."""

@@ -33,7 +33,7 @@ from valkyrie.control.limits import Limit
 from valkyrie.control.prefix import canonical_prefix, parse_prefix
 from valkyrie.control.ruleset.compile import CompiledRuleset
 from valkyrie.control.service import told
-from valkyrie.control.service.engine import Attached, Banned, Figures
+from valkyrie.control.service.engine import Attached, Banned, Figures, LeaseFigures, Wire
 from valkyrie.control.service.told import Pricing
 from valkyrie.control.service.world import World
 
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ETHERNET_BYTES, VLAN_BYTES = 14, 4
+XDP_MODES = {1: "native", 2: "generic"}  # linux/if_link.h: XDP_ATTACHED_DRV, _SKB
 
 
 def _netlink() -> ModuleType:
@@ -250,6 +251,19 @@ class KernelEngine:
             for nic in _netlink().nics(self._pins)
             if nic.program is not None and nic.program.ours
         }
+
+    def wires(self) -> Mapping[str, Wire]:
+        found = links()
+        ours = {0: False, self.program_id(): True}
+        if any(link.prog_id not in ours for link in found):
+            ours |= dict.fromkeys(self._ours().values(), True)
+        return {
+            link.name: Wire(link.running, ours.get(link.prog_id, False), XDP_MODES.get(link.xdp, ""))
+            for link in found
+        }
+
+    def leases(self) -> LeaseFigures:
+        return LeaseFigures(*stats.leases(self._plane, time.monotonic_ns()))
 
     def figures(self) -> Figures:
         return Figures(stats.limits(self._plane), stats.reasons(self._plane), stats.table(self._plane))

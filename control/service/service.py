@@ -22,6 +22,7 @@ from valkyrie.control.service.stores import Stores
 from valkyrie.control.service.talkers import Talkers
 from valkyrie.control.service.views import Views
 from valkyrie.control.state.store import State
+from valkyrie.control.telemetry.meters import make_meters
 
 FIXED = ("state_dir", "socket", "bpffs", "group", "read_group")
 
@@ -41,6 +42,7 @@ class Service:
         self.policy = Policy(self.core)
         self.talkers = Talkers(lambda: clock.mono_ns() / 1e9)
         self.drops = Drops(self.core, self.hub, self.talkers)
+        self.meters = make_meters(engine.occupancy, lambda: clock.mono_ns() / 1e9)
         self.keeping: Keeping = NotKept()
         self.stores = Stores(self.core, self.hub.tell, self.credentials.store)
         self.views = Views(self.core, self.nics, self.talkers, self._kept)

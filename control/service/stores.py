@@ -18,7 +18,7 @@ from valkyrie.adapters.books import limit_of, not_declared
 from valkyrie.adapters.check import check
 from valkyrie.adapters.errors import StoreError, StoreUnavailable
 from valkyrie.adapters.factory import Around, StoreFactory
-from valkyrie.adapters.hybrid.events import StoreEvent
+from valkyrie.adapters.hybrid.events import ChainStatus, StoreEvent
 from valkyrie.adapters.hybrid.manager import HybridStoreManager
 from valkyrie.adapters.limit import Limit
 from valkyrie.adapters.naming import appliance_of
@@ -127,6 +127,10 @@ class Stores:
         if settings != self._settings:
             self._settings = settings
             self._changed.set()
+
+    def chain(self) -> tuple[ChainStatus | None, str]:
+        """How the chain stands, None if it has not started; and what is wrong with it."""
+        return (None if self._manager is None else self._manager.status()), self._problem
 
     def status(self) -> dict[str, Any]:
         """The chain, store by store. `problem` says why there is none, or why new settings are not used."""

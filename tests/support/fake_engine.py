@@ -11,7 +11,7 @@ import numpy as np
 from valkyrie.control import abi
 from valkyrie.control.errors import DataplaneError, Foreign, NotFound
 from valkyrie.control.ruleset.compile import CompiledRuleset
-from valkyrie.control.service.engine import Attached, Banned, Figures
+from valkyrie.control.service.engine import Attached, Banned, Figures, LeaseFigures, Wire
 from valkyrie.control.service.world import World
 
 
@@ -23,6 +23,7 @@ class FakeEngine:
 
     def __init__(self, *links: str) -> None:
         self.links = dict.fromkeys(links, "")
+        self.down: set[str] = set()
         self.published: list[CompiledRuleset] = []
         self.purged: list[int] = []
         self.zeroed: list[int] = []
@@ -103,6 +104,15 @@ class FakeEngine:
     def rename(self, nic: str, to: str) -> None:
         self.links[to] = self.links.pop(nic)
         self.slots[to] = self.slots.pop(nic)
+
+    def wires(self) -> Mapping[str, Wire]:
+        return {
+            nic: Wire(running=nic not in self.down, carries=held == "ours", mode="native")
+            for nic, held in self.links.items()
+        }
+
+    def leases(self) -> LeaseFigures:
+        return LeaseFigures()
 
     def figures(self) -> Figures:
         return Figures(
