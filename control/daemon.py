@@ -26,8 +26,8 @@ from valkyrie.control.sdnotify import notify, watchdog_interval
 from valkyrie.control.service.clock import RANDOM_BYTES, Clock
 from valkyrie.control.service.kernel import KernelEngine
 from valkyrie.control.service.service import Service
+from valkyrie.control.standby import Standby, make_standby
 from valkyrie.control.state.store import State
-from valkyrie.control.sync import Sync, make_sync
 from valkyrie.control.undumpable import forbid_core_dumps
 
 if TYPE_CHECKING:
@@ -66,9 +66,11 @@ async def _run(settings: Settings, path: Path | None) -> None:
     listener = bind(settings.socket, write_group=write_group, read_group=read_group)
     engine = KernelEngine(settings, state.secret, RANDOM_BYTES)
     service = Service(settings, state, engine, Clock())
-    sync = make_sync(service.core, engine, service.hub.tell, service.credentials.store, RANDOM_BYTES)
-    if sync is not None:
-        service.keeping = sync
+    standby = make_standby(
+        service.core, engine, service.hub.tell, service.renamed, service.credentials.store, RANDOM_BYTES
+    )
+    if standby is not None:
+        service.keeping = service.standby = standby
     try:
         # Before the first look at the NICs, so that nothing that happens in between is missed.
         with LinkWatch() as links:
@@ -79,7 +81,7 @@ async def _run(settings: Settings, path: Path | None) -> None:
             from valkyrie.control.api.server import make_server  # noqa: PLC0415
 
             server = make_server(listener, Access(write_group, read_group), service)
-            await _serve(server, path, service, engine, links, sync)
+            await _serve(server, path, service, engine, links, standby)
     finally:
         listener.close()
         settings.socket.unlink(missing_ok=True)
@@ -93,7 +95,7 @@ async def _serve(
     service: Service,
     engine: KernelEngine,
     links: LinkWatch,
-    sync: Sync | None,
+    standby: Standby | None,
 ) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -109,8 +111,8 @@ async def _serve(
     ]
     tasks.append(loop.create_task(_ready_for_calls(engine)))
     tasks.append(loop.create_task(forever("the stores", service.stores.run)))
-    if sync is not None:
-        tasks.append(loop.create_task(forever("the sync", sync.run)))
+    if standby is not None:
+        tasks.append(loop.create_task(forever("the sync", standby.run)))
     interval = watchdog_interval()
     if interval is not None:
         tasks.append(loop.create_task(ping(interval, notify)))

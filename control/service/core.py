@@ -14,9 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from valkyrie.control.audit import Actor, entry
+from valkyrie.control.audit import DAEMON, Actor, entry
 from valkyrie.control.config import Settings
-from valkyrie.control.errors import ValkyrieError
+from valkyrie.control.durable.role import Role, named
+from valkyrie.control.errors import Conflict, ValkyrieError
 from valkyrie.control.ruleset.compile import (
     CompileCache,
     CompiledRuleset,
@@ -42,8 +43,9 @@ class Core:
     """The world in force and the only way to change it. Shared by the operations of every noun."""
 
     def __init__(self, settings: Settings, state: State, engine: Engine, clock: Clock) -> None:
-        self.settings = settings
         self.state = state
+        self.role = state.role()
+        self.use(settings)
         self.engine = engine
         self.clock = clock
         self.world = World(state.desired(), state.nics(), state.allotment())
@@ -54,6 +56,20 @@ class Core:
         self._boot = self._booted()  # as the ruleset in force has it
         self._closed = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="change")
+
+    def use(self, settings: Settings) -> None:
+        """These settings from now on, with the name that goes with the role."""
+        self.given = settings
+        self.settings = named(settings, self.role)
+
+    def take_role(self, actor: Actor, role: Role, action: str, detail: dict[str, Any]) -> None:
+        """Work under another name, or follow it; in the thread of changes. StateError: as it was."""
+        written = entry(self.clock.wall(), actor, action, role.name or self.role.name, detail)
+        with self.state.transaction() as transaction:
+            transaction.role(role)
+            transaction.audit(written, self.settings.audit.keep)
+        self.role = role
+        self.use(self.given)
 
     async def in_turn(self, work: Callable[[], T]) -> T:
         """Run in the thread of changes, after those that wait already."""
@@ -84,6 +100,11 @@ class Core:
         new = update(self.world)
         if new is self.world:
             return new
+        if self.role.follows and actor != DAEMON and new.desired is not self.world.desired:
+            raise Conflict(
+                f"this appliance follows {self.role.name}",
+                "change it there, or take over: valkyrie-ctl standby take-over",
+            )
         if self.world.allotment.retired:
             self.settle()
         new = self._allotted(new)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from valkyrie.control.config import Settings
 from valkyrie.control.service.clock import RANDOM_BYTES, Clock
@@ -24,12 +24,15 @@ from valkyrie.control.service.views import Views
 from valkyrie.control.state.store import State
 from valkyrie.control.telemetry.meters import make_meters
 
+if TYPE_CHECKING:
+    from valkyrie.control.standby import Standby
+
 FIXED = ("state_dir", "socket", "bpffs", "group", "read_group")
 
 
 class Service:
     """Everything that the API offers, over one state and one data plane. `keeping`, set before start(), may
-    keep the state in a store.
+    keep the state in a store; so does `standby`, which then is the same.
     """
 
     def __init__(self, settings: Settings, state: State, engine: Engine, clock: Clock) -> None:
@@ -44,6 +47,7 @@ class Service:
         self.drops = Drops(self.core, self.hub, self.talkers)
         self.meters = make_meters(engine.occupancy, lambda: clock.mono_ns() / 1e9)
         self.keeping: Keeping = NotKept()
+        self.standby: Standby | None = None
         self.stores = Stores(self.core, self.hub.tell, self.credentials.store)
         self.views = Views(self.core, self.nics, self.talkers, self._kept)
 
@@ -75,7 +79,7 @@ class Service:
     async def reload(self, settings: Settings) -> list[str]:
         """Put settings in force that can change while running; those that cannot are named."""
         self.credentials.as_read = settings
-        old = self.core.settings
+        old, given = self.core.settings, self.core.given
         fixed = [name for name in FIXED if getattr(old, name) != getattr(settings, name)]
         if old.table.buckets != settings.table.buckets:
             fixed.append("table.buckets")
@@ -87,16 +91,20 @@ class Service:
         wanted = settings.model_copy(update={**kept, "table": table, "sync": sync})
 
         def work() -> None:
-            self.core.settings = wanted
+            self.core.use(wanted)
             try:
                 self.core.publish_again()
             except BaseException:
-                self.core.settings = old
+                self.core.use(given)
                 raise
 
         await self.core.in_turn(work)
-        self.stores.reload(settings.store)
+        self.renamed()
         return fixed
+
+    def renamed(self) -> None:
+        """The settings of the stores may be others: those of a file, or the name by a takeover."""
+        self.stores.reload(self.core.settings.store)
 
     async def close(self) -> None:
         """End the streams, tell the store, and end the changes under way. What is enforced stays in force."""

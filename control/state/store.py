@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from valkyrie.control.audit import Entry, read_audit, write_audit
+from valkyrie.control.durable.role import Role, role_in
+from valkyrie.control.errors import StateError
 from valkyrie.control.limits import Desired
 from valkyrie.control.state import nics, policy
 from valkyrie.control.state.database import Database
@@ -55,7 +57,10 @@ class Transaction:
     def audit(self, entry: Entry, keep: int) -> None:
         write_audit(self._connection, entry, keep)
 
-    def _meta(self, key: str, value: int) -> None:
+    def role(self, role: Role) -> None:
+        self._meta("role", role.text())
+
+    def _meta(self, key: str, value: int | str) -> None:
         self._connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
 
 
@@ -114,6 +119,17 @@ class State:
 
     def serial(self) -> int:
         return self._number("serial")
+
+    def role(self) -> Role:
+        """Under whose name the appliance works. Raises StateError for a row that says nothing known."""
+        with self._database.reading() as connection:
+            row = connection.execute("SELECT value FROM meta WHERE key = 'role'").fetchone()
+        try:
+            return role_in(str(row[0])) if row else Role()
+        except ValueError as error:
+            raise StateError(
+                f"the state is damaged: {error}", "install the Valkyrie again that wrote it"
+            ) from error
 
     def audit(self, count: int) -> list[Entry]:
         with self._database.reading() as connection:

@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A standby: it follows another appliance in the store that both reach, and takes over when that is silent.
+
+While it follows, this appliance writes nothing to the store. It polices the NICs that its own state names
+by the limits of the other one; buckets are read at takeover. What it is lies in the state as a Role, written
+when all that belongs to it is done: a takeover that was cut short leaves a follower that finds its own token
+at the name, and finishes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from valkyrie.adapters.errors import ConsistencyError
+from valkyrie.adapters.naming import appliance_of
+from valkyrie.adapters.secrets import Secrets
+from valkyrie.adapters.settings import StoreSettings
+from valkyrie.control.audit import DAEMON, Actor
+from valkyrie.control.durable.document import STATE, Kept
+from valkyrie.control.durable.following import SILENT_S, Following, check_follow, check_silence, put_aside
+from valkyrie.control.durable.identity import machine, token_of
+from valkyrie.control.durable.lack import Tables
+from valkyrie.control.durable.opening import Opened, backend_of, make_store
+from valkyrie.control.durable.restore import Restored
+from valkyrie.control.durable.role import Role
+from valkyrie.control.durable.takeover import take_policy, take_what_is_kept
+from valkyrie.control.errors import Conflict, NotFound, ValkyrieError
+from valkyrie.control.limits import Desired
+from valkyrie.control.service.core import Core
+from valkyrie.control.sync import Sync, make_sync
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.5  # between two looks at who is active
+BEGIN_S = 5.0  # in which the first look of a follower is awaited
+ASIDE = "policy-before-standby.json"
+
+
+class Standby:
+    """The Keeping of an appliance that may follow another: it runs the sync while it follows nobody.
+
+    `moved()` is called when the name in the stores has changed; `token` is the one that `sync` claims with.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        tables: Tables,
+        sync: Sync,
+        make: Callable[[StoreSettings, str], Opened],
+        tell: Callable[[str, str], None],
+        moved: Callable[[], None],
+        *,
+        token: str,
+        node: str,
+        machine: str,
+    ) -> None:
+        self._core = core
+        self._tables = tables
+        self._sync = sync
+        self._tell = tell
+        self._moved = moved
+        self._token = token
+        self._node = node
+        self._machine = machine
+        self._following = Following(core, make, token)
+        self._problem = ""
+        self._restored: tuple[Restored, float] | None = None  # with the seconds that it took
+        self._turn = asyncio.Lock()  # a look, or a person's command
+        self._changed = asyncio.Event()
+        self._looked = asyncio.Event()
+
+    async def prepare(self) -> None:
+        """As Keeping has it. A follower enforces what it last had; its loop asks for more."""
+        if not self._role.follows:
+            await self._sync.prepare()
+
+    async def refill(self) -> None:
+        if not self._role.follows:
+            await self._sync.refill()
+
+    async def close(self) -> None:
+        if not self._role.follows:
+            await self._sync.close()
+        await self._following.close()
+
+    async def run(self) -> None:
+        """For ever: the sync, or the looks of a follower. Cancel it, then close()."""
+        while True:
+            self._changed.clear()
+            if not self._role.follows:
+                await self._keep_in_sync()
+                continue
+            async with self._turn:
+                await self._look()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), POLL_S)
+
+    @property
+    def _role(self) -> Role:
+        return self._core.role
+
+    @property
+    def _own_name(self) -> str:
+        return appliance_of(self._core.given.store.name, self._node)
+
+    @property
+    def _backend(self) -> str:
+        return backend_of(self._core.settings.store)
+
+    async def _keep_in_sync(self) -> None:
+        """Until the role changes. Then the last round is written and the name let go."""
+        work = asyncio.create_task(self._sync.run())
+        changed = asyncio.create_task(self._changed.wait())
+        try:
+            await asyncio.wait({work, changed}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                work.result()
+        finally:
+            work.cancel()
+            changed.cancel()
+            await asyncio.gather(work, changed, return_exceptions=True)
+        await self._sync.pause()
+
+    async def _look(self) -> None:
+        role = self._role
+        if not role.follows:
+            return
+        try:
+            store = await self._following.look(role.name)
+            kept = await self._following.policy(store)
+            if kept is not None:
+                await self._enforce(kept, role)
+            await self._act(store, self._role)
+            self._say_problem(self._following.damage)
+        except ConsistencyError as error:
+            self._say_problem(str(error))
+        except ValkyrieError as error:
+            self._following.watch.lost()
+            self._say_problem(str(error))
+        self._looked.set()
+
+    async def _act(self, store: Opened, role: Role) -> None:
+        watch, now = self._following.watch, time.monotonic()
+        verdict, silent = watch.verdict(role, now), watch.silent_s(now)
+        if verdict == "wait":
+            return
+        if verdict == "claim":
+            self._say(f"{role.name} has been silent for {silent:.1f} s: taking over", logging.WARNING)
+            # The store checks it once more: another standby, or the other itself, may have been faster.
+            await store.claim(self._node, self._token, silent_s=role.after_s or SILENT_S)
+        await self._become(store, role, DAEMON, {"silent_s": round(silent, 1), "forced": False})
+
+    async def _enforce(self, kept: Kept, role: Role) -> None:
+        if await take_policy(self._core, kept):
+            self._say(f"the limits are those of {role.name} now: {_counts(kept.desired)}")
+        if not role.known:
+            known = Role(role.kind, role.name, role.after_s, known=True)
+            await self._take_role(DAEMON, known, "standby.known", {"serial": kept.serial})
+        self._following.taken()
+
+    async def _become(self, store: Opened, role: Role, actor: Actor, detail: dict[str, Any]) -> None:
+        """We own the name: take what is kept under it, then work as it."""
+        began = time.monotonic()
+        restored = await take_what_is_kept(
+            store, self._core, self._tables, token=self._token, name=role.name, machine=self._machine
+        )
+        took = time.monotonic() - began
+        become = Role() if role.name == self._own_name else Role("successor", role.name)
+        detail |= {"buckets": restored.placed, "took_s": round(took, 3), "name": role.name}
+        await self._take_role(actor, become, "standby.take-over", detail)
+        self._restored = restored, took
+        self._problem = ""
+        self._say(
+            f"this appliance has taken over {role.name}: {restored.placed} of {restored.read} buckets "
+            f"restored in {took:.1f} s, {_counts(self._core.world.desired)}",
+            logging.WARNING,
+        )
+        await self._following.close()
+        self._begin()
+
+    async def follow(self, actor: Actor, name: str, after_s: float | None, *, wait: bool) -> dict[str, Any]:
+        """Follow the appliance `name`; without `after_s` take over only when told to. `wait`: though it has
+        written nothing yet. Raises InvalidInput, Conflict, NotFound, StoreError, StateError; then nothing has
+        changed.
+        """
+        check_follow(name, after_s)
+        if self._backend == "embedded":
+            raise Conflict(
+                "the embedded store is this host's alone: there is nobody to follow in it",
+                "set store.mode to a server that both appliances reach (docs/standby.md)",
+            )
+        async with self._turn:
+            sync = self._sync.status()
+            if not self._role.follows and sync["owner"] and sync["name"] == name:
+                raise Conflict(
+                    f"this appliance is the active {name}: it cannot follow itself",
+                    f"to hand over: stop valkyried here, and `valkyrie-ctl standby take-over` there, which "
+                    f"follows {name}",
+                )
+            if not await self._following.is_kept(name) and not wait:
+                raise NotFound(
+                    f"no appliance {name} keeps its state in the store {self._backend}",
+                    "`valkyrie-ctl store status` there shows its name; --wait waits for one to come",
+                )
+            if self._role.kind == "own":
+                await asyncio.to_thread(put_aside, self._aside, self._core.world.desired)
+            detail = {"after_s": after_s, "wait": wait}
+            await self._take_role(actor, Role("follower", name, after_s), "standby.follow", detail)
+            await self._following.close()
+            self._looked.clear()
+            how = "when told to" if after_s is None else f"after {after_s:g} s of silence"
+            self._say(f"this appliance follows {name}, and takes over {how}")
+        self._begin()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._looked.wait(), BEGIN_S)
+        return self.told()
+
+    async def take_over(self, actor: Actor, *, force: bool) -> dict[str, Any]:
+        """Be the active one. Raises Conflict unless a follower; ConsistencyError when the other is alive and
+        `force` is not given; StoreError, DataplaneError, StateError, and it is tried again by `standby`.
+        """
+        async with self._turn:
+            role = self._role
+            if not role.follows:
+                raise Conflict(
+                    "this appliance follows nobody", "valkyrie-ctl standby follow NAME comes first"
+                )
+            store = await self._following.open(role.name)
+            owner = await store.owner()
+            content = await store.get_document(STATE)
+            if content is None and not role.known:
+                raise NotFound(f"{role.name} has never kept any state", "wait for it, or `standby end`")
+            check_silence(role, owner, self._token, force=force)
+            await store.claim(self._node, self._token, takeover=force, silent_s=role.after_s or SILENT_S)
+            silent = None if owner is None else round(owner.silent_s, 1)
+            await self._become(store, role, actor, {"silent_s": silent, "forced": force})
+        return self.told()
+
+    async def end(self, actor: Actor) -> dict[str, Any]:
+        """Work under the own name, with the policy as it is. Raises Conflict, StoreError, StateError."""
+        async with self._turn:
+            role = self._role
+            if role.kind == "own":
+                raise Conflict("this appliance is no standby", "valkyrie-ctl standby status")
+            if role.follows and role.name == self._own_name:
+                owner = await (await self._following.open(role.name)).owner()
+                if owner is not None and owner.token != self._token and owner.silent_s < SILENT_S:
+                    raise Conflict(
+                        f"{owner.node} is active as {role.name}, which is this appliance's own name too",
+                        "`valkyrie-ctl standby take-over --force` takes the name back; or set another "
+                        "store.name and reload",
+                    )
+            await self._take_role(actor, Role(), "standby.end", {"name": role.name, "was": role.kind})
+            await self._following.close()
+            self._say(f"this appliance is no standby of {role.name} any more: it keeps the limits as its own")
+        self._begin()
+        return self.told()
+
+    async def _take_role(self, actor: Actor, role: Role, action: str, detail: dict[str, Any]) -> None:
+        await self._core.in_turn(lambda: self._core.take_role(actor, role, action, detail))
+
+    def _begin(self) -> None:
+        """What goes with a changed role."""
+        self._problem = ""
+        self._moved()
+        self._changed.set()
+
+    @property
+    def _aside(self) -> Path:
+        return self._core.settings.state_dir / ASIDE
+
+    def status(self) -> dict[str, Any]:
+        """That of the sync, and `standby`; a follower's `state` is `following`."""
+        found = self._sync.status()
+        if self._role.follows:
+            found |= {"state": "following", "store": self._backend, "name": self._role.name, "owner": False}
+            found |= {"epoch": None, "problem": self._problem, "owed": 0}
+        return {**found, "standby": self.told()}
+
+    def told(self) -> dict[str, Any]:
+        """For people. `name` is whom it follows or has taken the place of."""
+        role, now = self._role, time.monotonic()
+        following = self._following
+        owner = following.watch.owner
+        restored = self._restored
+        return {
+            "role": role.kind,
+            "name": role.name,
+            "own_name": self._own_name,
+            "after_s": role.after_s,
+            "active": None if owner is None else owner.node,
+            "heard_s": None if owner is None else owner.silent_s,
+            "sees_store": following.watch.sees if role.follows else None,
+            "policy_age_s": None if following.had is None else now - following.had,
+            "fenced": not role.follows and self._sync.status()["state"] == "refused",
+            "problem": self._problem,
+            "aside": str(self._aside) if self._aside.exists() else None,
+            "restored": None if restored is None else restored[0].placed,
+            "restored_s": None if restored is None else restored[1],
+        }
+
+    def _say_problem(self, problem: str) -> None:
+        """Once until it changes; how long ago something was is no change."""
+        if problem and not self._problem:
+            self._say(f"following {self._role.name}: {problem}", logging.WARNING)
+        elif self._problem and not problem and self._role.follows:
+            self._say(f"following {self._role.name} again")
+        self._problem = problem
+
+    def _say(self, what: str, level: int = logging.INFO) -> None:
+        log.log(level, "%s", what)
+        self._tell("standby", what)
+
+
+def _counts(desired: Desired) -> str:
+    return (
+        f"{len(desired.limits)} limits, {len(desired.overrides)} overrides, {len(desired.exempts)} exempts, "
+        f"{len(desired.bans)} bans"
+    )
+
+
+def make_standby(
+    core: Core,
+    tables: Tables,
+    tell: Callable[[str, str], None],
+    moved: Callable[[], None],
+    secrets: Secrets,
+    random_bytes: Callable[[int], bytes],
+) -> Standby | None:
+    """The sync that the settings ask for, with what may stand in its place; None if they ask for none. Raises
+    StateError.
+    """
+    sync = make_sync(core, tables, tell, secrets, random_bytes)
+    if sync is None:
+        return None
+    here = machine()
+    return Standby(
+        core,
+        tables,
+        sync,
+        lambda store, appliance: make_store(store, appliance, secrets),
+        tell,
+        moved,
+        token=token_of(core.settings.state_dir / "sync.token", here, random_bytes),
+        node=socket.gethostname(),
+        machine=here,
+    )
