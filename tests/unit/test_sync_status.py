@@ -19,7 +19,7 @@ SYNC: dict[str, Any] = {
     ("said", "told"),
     [
         ({}, "in valkey as edge, 1m15s behind"),
-        ({"owed": 1200, "lag_s": 0.2}, "in valkey as edge, 1s behind, 1,200 buckets to write"),
+        ({"owed": 1200, "lag_s": 0.2}, "in valkey as edge, 1s behind, 1200 buckets to write"),
         ({"state": "starting"}, "in valkey as edge: not yet"),
         ({"state": "away"}, "in valkey as edge: away for 1m15s: it hangs"),
         ({"state": "off"}, "in no store (sync.enabled is off)"),
