@@ -117,6 +117,8 @@ class StoreFactory:
 
 
 def _patience(settings: StoreSettings, name: str) -> float | None:
-    """One timeout of the store's: another one is there to ask, so it is not asked again and again."""
+    """One timeout of the store's, and what it may wait for a new primary: another one is there to ask, so it
+    is not asked again and again.
+    """
     own = {"redis": settings.redis, "valkey": settings.valkey}.get(name)
-    return None if own is None else own.timeout_ms / 1000
+    return None if own is None else own.timeout_ms / 1000 + own.failover_s

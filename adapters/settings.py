@@ -98,9 +98,20 @@ class RespSettings(_Section):
     cluster_mode: bool = False
     tls: bool | TlsSettings = False
     sentinel: SentinelSettings | None = None
+    failover_wait_ms: int = Field(
+        5000,
+        ge=0,
+        le=60_000,
+        description="in a cluster or with sentinels: how long calls wait for a new primary; 0: they fail",
+    )
     breaker_failures: int = Field(5, ge=1, le=1000, description="in a row, that open the circuit breaker")
     breaker_seconds: float = Field(5.0, ge=0.1, le=600, description="until it lets one probe through")
     coalesce: bool = Field(True, description="turn concurrent try_consume calls into one server call")
+
+    @property
+    def failover_s(self) -> float:
+        """How long a call may wait for a new primary; a server on its own gets none."""
+        return self.failover_wait_ms / 1000 if self.cluster_mode or self.sentinel is not None else 0.0
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:

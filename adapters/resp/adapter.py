@@ -12,6 +12,7 @@ from valkyrie.adapters.asked import asks, checked_amount, checked_key, checked_t
 from valkyrie.adapters.codec import Codec
 from valkyrie.adapters.errors import OutcomeUnknown, StoreConfigurationError, StoreError
 from valkyrie.adapters.limit import Limit, LimitBook
+from valkyrie.adapters.migrate.resp import RespSide
 from valkyrie.adapters.naming import SHARDS, bucket_key, shard_of, value_key
 from valkyrie.adapters.resp.client import RespClient
 from valkyrie.adapters.resp.coalesce import Coalescer
@@ -201,13 +202,20 @@ class RespAdapter(RespDurable, StoreAdapter):
                     gone += sum(await self._client.pipeline(batch, repeatable=True))
             return gone
 
+    def side(self) -> RespSide:
+        """What a migration needs of it beside."""
+        return RespSide(self._client, self._appliance, self._encoded, self._decoded)
+
     def _value(self, key: str) -> str:
         return value_key(self._appliance, checked_key(key))
 
     def _set_command(self, key: str, value: bytes, ttl: float | None) -> Command:
         name, lives, plain = self._value(key), checked_ttl(ttl), checked_value(value)
-        stored = plain if self._codec is None else self._codec.encode(name, plain)
+        stored = self._encoded(name, plain)
         return ("SET", name, stored) if lives is None else ("SET", name, stored, "PX", lives)
+
+    def _encoded(self, name: str, plain: bytes) -> bytes:
+        return plain if self._codec is None else self._codec.encode(name, plain)
 
     def _decoded(self, name: str, stored: bytes) -> bytes:
         return stored if self._codec is None else self._codec.decode(name, stored)

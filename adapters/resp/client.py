@@ -8,7 +8,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from valkyrie.adapters.errors import StoreConnectionError
+from valkyrie.adapters.errors import StoreConnectionError, StoreUnavailable
 from valkyrie.adapters.resp.commands import eval_of, evalsha_of, key_of
 from valkyrie.adapters.resp.connect import logins_of, topology_of
 from valkyrie.adapters.resp.errors import UnknownScript
@@ -28,7 +28,8 @@ __all__ = ["RespClient", "Word"]
 
 class RespClient:
     """Replies are as the server sent them (RESP2): bytes, int, None, lists of these; text is not decoded.
-    All methods raise StoreError. A call takes at most settings.timeout_ms, with all its repetitions.
+    All methods raise StoreError. A call takes at most settings.timeout_ms, with all its repetitions; when a
+    cluster or sentinels lose a primary, once more that and settings.failover_wait_ms.
 
     `repeatable` says whether the call may be made twice. Such a call is tried again (settings.max_retries)
     when a connection or a reply is lost. Another is sent at most once, and when no answer comes
@@ -131,6 +132,24 @@ class RespClient:
                     yield [key.decode(errors="replace") for key in found]
                 if cursor == b"0":
                     break
+
+    async def page(self, match: str, at: str, count: int = 1000) -> tuple[list[str], str | None]:
+        """A piece of `scan` from a place that the piece before gave, "" at first; None: that was the last. A
+        place is good while its server runs; where that is unknown, it is the beginning.
+        """
+        router = self._ready
+        nodes = sorted(router.topology.primaries(), key=lambda node: node.where)
+        if not nodes:
+            raise StoreUnavailable("no primary of the cluster is known", "see CLUSTER INFO")
+        where, _, cursor = at.rpartition(" ")
+        index = next((index for index, node in enumerate(nodes) if node.where == where), -1)
+        index, cursor = (0, "0") if index < 0 else (index, cursor)
+        command = ("SCAN", cursor, "MATCH", match, "COUNT", count)
+        ((following, found),) = await router.on_node(nodes[index], [command])
+        keys = [key.decode(errors="replace") for key in found]
+        if following != b"0":
+            return keys, f"{nodes[index].where} {following.decode()}"
+        return keys, f"{nodes[index + 1].where} 0" if index + 1 < len(nodes) else None
 
     async def on_primaries(self, *command: Word) -> list[Any]:
         """A repeatable command on each primary. Raises the first error."""

@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Collection, Iterable
-from contextlib import suppress
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from valkyrie.adapters.errors import StoreConnectionError, StoreError, StoreUnavailable
 from valkyrie.adapters.resp.address import Address
-from valkyrie.adapters.resp.errors import translate
+from valkyrie.adapters.resp.errors import NoPrimary, translate
 from valkyrie.adapters.resp.link import Link, LinkMaker
 from valkyrie.adapters.resp.login import Login
+from valkyrie.adapters.resp.lookout import Lookout
 from valkyrie.adapters.resp.node import Node
 from valkyrie.adapters.resp.pool import Opener
 from valkyrie.adapters.resp.single import NodeMaker
 from valkyrie.adapters.resp.topology import SLOTS, Redirect, slot_of
 
-REFRESH_S = 0.2  # between two looks at the topology, at least
-ASK_S = 1.0  # one node may take to describe it
+ASK_S = 1.0  # the nodes may take to describe it
+HEDGE_S = 0.05  # after which the next one is asked too
 MAX_NODES = 1000
 
 
@@ -44,10 +45,17 @@ class _Map:
 
 
 class Cluster:
-    """Looks again after each failure and MOVED, in the background and at most every REFRESH_S."""
+    """Looks again after each failure and MOVED, in the background."""
 
     def __init__(
-        self, make: NodeMaker, links: LinkMaker, seed: Address, timeout_s: float, *, replicas: bool
+        self,
+        make: NodeMaker,
+        links: LinkMaker,
+        seed: Address,
+        timeout_s: float,
+        wait_s: float,
+        *,
+        replicas: bool,
     ) -> None:
         self._make = make
         self._links = links
@@ -56,8 +64,11 @@ class Cluster:
         self._read_replicas = replicas
         self._map = _Map()
         self._nodes: dict[tuple[Address, bool], Node] = {}
-        self._refreshing: asyncio.Task[None] | None = None
-        self._closed = False
+        self._lookout = Lookout(self._refresh, wait_s)
+
+    @property
+    def lookout(self) -> Lookout:
+        return self._lookout
 
     async def start(self) -> None:
         await self._refresh()
@@ -68,8 +79,8 @@ class Cluster:
     def primary(self, slot: int) -> Node:
         address = self._map.slots[slot]
         if address is None:
-            self._look_again()
-            raise StoreUnavailable(f"no node of the cluster serves slot {slot}", "see CLUSTER INFO")
+            self._lookout.again()
+            raise NoPrimary(f"no node of the cluster serves slot {slot}", "see CLUSTER INFO")
         return self._node(address)
 
     def replica(self, slot: int) -> Node | None:
@@ -87,20 +98,17 @@ class Cluster:
     def redirected(self, redirect: Redirect, asked: Node) -> Node:
         if not redirect.ask:
             self._map.slots[redirect.slot] = redirect.address
-            self._look_again()
+            self._lookout.again()
         return self._node(redirect.address)
 
     async def suspect(self, node: Node) -> None:
-        self._look_again()
+        self._lookout.again()
 
     def lost(self, node: Node) -> None:
-        self._look_again()
+        self._lookout.again()
 
     async def close(self) -> None:
-        self._closed = True
-        if self._refreshing is not None:
-            self._refreshing.cancel()
-            await asyncio.gather(self._refreshing, return_exceptions=True)
+        await self._lookout.close()
         for node in self._nodes.values():
             await node.pool.close()
 
@@ -119,38 +127,44 @@ class Cluster:
 
         return opener
 
-    def _look_again(self) -> None:
-        if not self._closed and (self._refreshing is None or self._refreshing.done()):
-            self._refreshing = asyncio.create_task(self._refresh_paced())
-
-    async def _refresh_paced(self) -> None:
-        with suppress(StoreError):  # the next call that fails looks again
-            await self._refresh()
-        await asyncio.sleep(REFRESH_S)
-
     async def _refresh(self) -> None:
-        """Learn the topology from the first node that tells it. Raises the last error if none does."""
+        """Learn the topology from the first node that tells it. Raises an error if none does in time."""
         known = [address for address in self._map.all() if address != self._seed]
         random.shuffle(known)
         known.sort(key=self._is_suspect)
         candidates = [*known, self._seed] if self._is_suspect(self._seed) else [self._seed, *known]
-        last: StoreError = StoreConnectionError("the cluster has no nodes")
-        for address in candidates:
-            try:
-                self._map = await self._ask(address)
-                break
-            except StoreError as error:
-                last = error
-        else:
-            raise last
+        deadline = asyncio.get_running_loop().time() + self._ask_s
+        self._map = await self._first_told(candidates, deadline)
         await self._forget_gone()
+
+    async def _first_told(self, candidates: Sequence[Address], deadline: float) -> _Map:
+        """Ask one after the other, and the next as well when one lets us wait: it may hang."""
+        left = deque(candidates)
+        asked: set[asyncio.Task[_Map]] = set()
+        last: StoreError = StoreConnectionError("the cluster has no nodes")
+        try:
+            while left or asked:
+                if left:
+                    asked.add(asyncio.create_task(self._ask(left.popleft(), deadline)))
+                done, asked = await asyncio.wait(
+                    asked, timeout=HEDGE_S if left else None, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done:
+                    try:
+                        return task.result()
+                    except StoreError as error:
+                        last = error
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+        raise last
 
     def _is_suspect(self, address: Address) -> bool:
         node = self._nodes.get((address, False))
         return node is not None and node.breaker.suspicious
 
-    async def _ask(self, address: Address) -> _Map:
-        deadline = asyncio.get_running_loop().time() + self._ask_s
+    async def _ask(self, address: Address, deadline: float) -> _Map:
         node = self._node(address)
         (reply,) = await node.exchange([("CLUSTER", "SLOTS")], repeatable=True, deadline=deadline)
         if isinstance(reply, Exception):

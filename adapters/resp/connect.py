@@ -14,7 +14,8 @@ from valkyrie.adapters.resp.link import Driver, LinkMaker
 from valkyrie.adapters.resp.login import Login
 from valkyrie.adapters.resp.node import Node
 from valkyrie.adapters.resp.pool import Opener, Pool
-from valkyrie.adapters.resp.single import Sentinel, Single
+from valkyrie.adapters.resp.sentinel import Sentinel, Watched
+from valkyrie.adapters.resp.single import Single
 from valkyrie.adapters.resp.tls import TlsMaterial
 from valkyrie.adapters.resp.topology import Topology
 from valkyrie.adapters.secrets import Secret, Secrets
@@ -63,12 +64,13 @@ def topology_of(driver: Driver, settings: RespSettings, logins: Logins, *, repli
     if settings.cluster_mode:
         if target.address.path is not None or target.database:
             raise StoreConfigurationError("a cluster is reached over TCP and has database 0 only")
-        return Cluster(make, links, target.address, timeout_s, replicas=replicas)
+        return Cluster(make, links, target.address, timeout_s, settings.failover_s, replicas=replicas)
     if settings.sentinel is not None:
         theirs = settings.sentinel
         ask = LinkMaker(driver, logins.sentinel, tls, timeout_s)
         nodes = [parse_endpoint(node, SENTINEL_PORT) for node in theirs.nodes]
-        return Sentinel(make, links, ask, nodes, theirs.master, target.database, replicas=replicas)
+        watched = Watched(ask, nodes, theirs.master)
+        return Sentinel(make, links, watched, target.database, settings.failover_s, replicas=replicas)
     return Single(make, links, target.address, target.database, replicas=replicas)
 
 

@@ -45,7 +45,7 @@ class RespDurable(Documents):
         short = [bucket for bucket in buckets if bucket.level > 0]
         for owners, which in self._calls([bucket.name for bucket in short]):
             keys = [*owners, *(bucket_key(self._appliance, short[index].name) for index in which)]
-            levels = b"".join(_level(short[index].level) for index in which)
+            levels = b"".join(packed_level(short[index].level) for index in which)
             args = (token, len(owners), levels)
             self.check_written(await self._client.script(RAISE, keys, args, repeatable=True))
 
@@ -77,7 +77,7 @@ class RespDurable(Documents):
         return [
             BucketLevel(name, level)
             for name, value in zip(names, values, strict=True)
-            if value is not None and (level := _level_in(value, now)) > 0
+            if value is not None and (level := level_in(value, now)) > 0
         ]
 
     def _calls(self, names: Sequence[str]) -> Iterator[_Call]:
@@ -91,12 +91,12 @@ class RespDurable(Documents):
                 yield [self._owners[shard] for shard in sorted({shards[index] for index in which})], which
 
 
-def _level(level: int) -> bytes:
+def packed_level(level: int) -> bytes:
     us, units = divmod(min(level, MAX_LEVEL), UNITS_A_US)
     return _LEVEL.pack(us, units)
 
 
-def _level_in(value: bytes, now: int) -> int:
+def level_in(value: bytes, now: int) -> int:
     """How far a bucket's TAT lies ahead of now (us), in units; 0 for a value that is no bucket's."""
     match = _VALUE.fullmatch(value)
     return 0 if match is None else (int(match[1]) - now) * UNITS_A_US + int(match[2])

@@ -27,19 +27,23 @@ class UnknownScript(StoreUnavailable):
     retryable = False
 
 
+class NoPrimary(StoreUnavailable):
+    """Who should serve the key does not at this moment, by what a server says: another one may soon."""
+
+
 KINDS: dict[str, tuple[type[StoreError], str]] = {
     "WRONGPASS": (AuthenticationFailed, "set the right one with `valkyrie-ctl creds set`"),
     "NOAUTH": (AuthenticationFailed, "give the store a username and a credential"),
     "DENIED": (AuthenticationFailed, "the server wants a password: see its `protected-mode`"),
     "NOPERM": (AuthorizationFailed, "grant the user what docs/stores.md lists"),
     "WRONGTYPE": (ConsistencyError, "another program writes under this appliance's keys"),
-    "LOADING": (StoreUnavailable, "the server is reading its data set: wait"),
-    "CLUSTERDOWN": (StoreUnavailable, "a part of the cluster has no primary"),
+    "LOADING": (NoPrimary, "the server is reading its data set: wait"),
+    "CLUSTERDOWN": (NoPrimary, "a part of the cluster has no primary"),
     "TRYAGAIN": (StoreUnavailable, "slots are being moved"),
     "MOVED": (StoreUnavailable, "is it a cluster? then set cluster_mode: true"),
     "ASK": (StoreUnavailable, "slots are being moved"),
-    "MASTERDOWN": (StoreUnavailable, "the replica has lost its primary"),
-    "READONLY": (StoreUnavailable, "the server is a replica"),
+    "MASTERDOWN": (NoPrimary, "the replica has lost its primary"),
+    "READONLY": (NoPrimary, "the server is a replica"),
     "NOREPLICAS": (StoreUnavailable, "too few replicas are in step for a write"),
     "MISCONF": (StoreUnavailable, "the server cannot save to its disk"),
     "OOM": (StoreUnavailable, "the server's memory is full: raise maxmemory or free some"),

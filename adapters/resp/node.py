@@ -61,7 +61,7 @@ class Node:
                     await self.pool.give(link)
         except TimeoutError:
             error = self._late(phase, repeatable=repeatable)
-            await self._tell(error, phase)
+            await self._tell(error, phase, silent=True)
             raise error from None
         except LinkLost as broken:
             error = lost(self.where, str(broken).rstrip(" ."), repeatable=repeatable, timeout=False)
@@ -77,14 +77,15 @@ class Node:
         self.breaker.succeeded()
         return replies
 
-    async def _tell(self, error: StoreError, phase: _Phase) -> None:
-        """Waiting in line says nothing about the server. When the breaker opens, idle links go too: of a
-        network that was cut they do not know, and each would cost a timeout.
+    async def _tell(self, error: StoreError, phase: _Phase, *, silent: bool = False) -> None:
+        """Waiting in line says nothing about the server. When it is silent or the breaker opens, idle links
+        go too: of a network that was cut they do not know, and a call that was sent over one would be in
+        doubt, where one that cannot connect is not.
         """
         if phase is _Phase.WAITING:
             return
         self.breaker.failed(error)
-        if self.breaker.open:
+        if self.breaker.open or silent:
             await self.pool.clear()
 
     def _late(self, phase: _Phase, *, repeatable: bool) -> StoreError:

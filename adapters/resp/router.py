@@ -6,14 +6,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from valkyrie.adapters.errors import StoreError, StoreUnavailable
-from valkyrie.adapters.resp.errors import code_of, translate
+from valkyrie.adapters.errors import StoreConnectionError, StoreError, StoreUnavailable
+from valkyrie.adapters.resp.errors import NoPrimary, code_of, translate
 from valkyrie.adapters.resp.link import Command
 from valkyrie.adapters.resp.node import Node
 from valkyrie.adapters.resp.retry import Retry
 from valkyrie.adapters.resp.topology import Redirect, Topology
 
 MAX_REDIRECTS = 5
+NOBODY = ""  # whom calls wait for that no node is known to serve
 STALE = ("READONLY", "CLUSTERDOWN", "MASTERDOWN")  # who serves what is not as we know it
 
 
@@ -27,6 +28,7 @@ class Router:
         self._retry = retry
         self._clock = clock
         self._timeout_s = timeout_s
+        self._lookout = topology.lookout
 
     async def send(
         self,
@@ -39,7 +41,39 @@ class Router:
     ) -> list[Any]:
         """Replies of commands that one node serves. Raises StoreError, for an error reply too: the first of
         them, when all have been answered. `whole`: commands from MULTI to EXEC.
+
+        What no primary has run waits for a new one where there may be one.
         """
+        waited_for: set[str] = set()
+        once = not repeatable and len(commands) > 1  # some may have run when one was refused
+        while True:
+            try:
+                replies = await self._send(slot, commands, repeatable, replica, whole)
+            except StoreError as error:
+                node = None if once else self._without_primary(slot, error)
+                if node is None or self._lookout is None or not await self._lookout.wait(node):
+                    raise
+                waited_for.add(node)
+            else:
+                if self._lookout is not None:
+                    for node in waited_for:
+                        self._lookout.served(node)
+                return replies
+
+    def _without_primary(self, slot: int | None, error: StoreError) -> str | None:
+        """The node that did not run a call since it is no primary, or not there; None: another error."""
+        if not error.retryable or not isinstance(error, StoreConnectionError | StoreUnavailable):
+            return None
+        try:
+            node = self.pick(slot)
+        except StoreUnavailable:
+            return NOBODY
+        return node.where if isinstance(error, NoPrimary) or node.breaker.suspicious else None
+
+    async def _send(
+        self, slot: int | None, commands: Sequence[Command], repeatable: bool, replica: bool, whole: bool
+    ) -> list[Any]:
+        """Within one timeout."""
         deadline = self._clock() + self._timeout_s
         elsewhere = replica
 

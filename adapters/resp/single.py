@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A single server, or the primary that Sentinels name; both may have replicas to read from."""
+"""A single server, which may have replicas to read from."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any, Protocol
 
-from valkyrie.adapters.errors import StoreConnectionError, StoreError, StoreUnavailable
+from valkyrie.adapters.errors import StoreError, StoreUnavailable
 from valkyrie.adapters.resp.address import Address, parse_endpoint
-from valkyrie.adapters.resp.errors import LinkLost, connecting
 from valkyrie.adapters.resp.link import Link, LinkMaker
 from valkyrie.adapters.resp.login import Login
+from valkyrie.adapters.resp.lookout import Lookout
 from valkyrie.adapters.resp.node import Node
 from valkyrie.adapters.resp.pool import Opener
 from valkyrie.adapters.resp.topology import Redirect
@@ -41,6 +41,10 @@ class Single:
         self._looking: asyncio.Task[None] | None = None
         self._looked = -REPLICAS_S
         self._cleared = -CLEAR_S
+
+    @property
+    def lookout(self) -> Lookout | None:
+        return None
 
     async def start(self) -> None:
         if self._read_replicas:
@@ -109,71 +113,6 @@ class Single:
             return await self._links.open(address, login, database=self._database)
 
         return opener
-
-
-class Sentinel(Single):
-    """The address is asked of the Sentinels at each connect; when it changes, the old connections go."""
-
-    def __init__(
-        self,
-        make: NodeMaker,
-        links: LinkMaker,
-        ask: LinkMaker,
-        sentinels: Sequence[Address],
-        master: str,
-        database: int,
-        replicas: bool,
-    ) -> None:
-        super().__init__(make, links, Address(master), database, replicas)
-        self._node.where = f"the primary of {master!r}"
-        self._ask = ask
-        self._sentinels = list(sentinels)
-        self._master = master
-
-    async def _open(self, login: Login | None) -> Link:
-        address = await self._find()
-        if address != self._address:
-            self._address = address
-            await self._node.pool.clear()
-        link = await self._links.open(address, login, database=self._database)
-        try:
-            (role,) = await link.exchange([("ROLE",)])
-        except LinkLost as error:
-            raise connecting(error, str(address)) from error
-        if isinstance(role, list) and role[0] != b"master":
-            await link.close()
-            raise StoreUnavailable(f"{address} is no primary any more", "the sentinels have not agreed yet")
-        return link
-
-    async def _find(self) -> Address:
-        """The primary's address by the first Sentinel that knows. All are asked at once: one may hang."""
-        asked = [asyncio.create_task(self._find_by(sentinel)) for sentinel in self._sentinels]
-        failures: list[str] = []
-        try:
-            for answer in asyncio.as_completed(asked):
-                try:
-                    return await answer
-                except (StoreError, LinkLost) as error:
-                    failures.append(str(error))
-        finally:
-            for task in asked:
-                task.cancel()
-            await asyncio.gather(*asked, return_exceptions=True)
-        raise StoreConnectionError(
-            f"no sentinel names the primary of {self._master!r}: {'; '.join(failures)}"[:400],
-            "check sentinel.nodes and sentinel.master",
-        )
-
-    async def _find_by(self, sentinel: Address) -> Address:
-        link = await self._ask.open(sentinel)
-        try:
-            (reply,) = await link.exchange([("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._master)])
-        finally:
-            await link.close()
-        match reply:
-            case [bytes(host), bytes(port)] if port.isdigit():
-                return Address(host.decode(errors="replace"), int(port))
-        raise StoreConnectionError(f"sentinel {sentinel} does not know it")
 
 
 def _replicas_in(info: bytes) -> list[Address]:

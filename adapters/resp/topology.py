@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from valkyrie.adapters.resp.address import Address, parse_endpoint
+from valkyrie.adapters.resp.lookout import Lookout
 from valkyrie.adapters.resp.node import Node
 
 SLOTS = 16384
@@ -16,6 +17,11 @@ SLOTS = 16384
 
 class Topology(Protocol):
     """Nodes are made as they are needed and live until the topology drops them."""
+
+    @property
+    def lookout(self) -> Lookout | None:
+        """Where calls wait for a new primary; None where there will be none."""
+        ...
 
     async def start(self) -> None:
         """Find out who serves what. Raises StoreError."""
