@@ -273,7 +273,7 @@ class Sync:
         """Let go of the name, as close() does; run() goes on from there, by the settings of then."""
         await self.close()
         self._owner = self._rounds = self._under_way = None
-        self._due = NEVER
+        self._due, self._reclaimed = NEVER, False
         self._standing.phase = "starting"
 
     async def close(self) -> None:

@@ -14,6 +14,7 @@ from starlette.responses import StreamingResponse
 from valkyrie.control.api import models
 from valkyrie.control.api.credentials import CREDENTIAL_ROUTES
 from valkyrie.control.api.route import LARGE_BODY, Call, Route
+from valkyrie.control.api.standby import STANDBY_ROUTES
 from valkyrie.control.api.stores import STORE_ROUTES
 from valkyrie.control.service.events import Follower
 from valkyrie.control.service.service import Service
@@ -230,4 +231,5 @@ ROUTES: tuple[Route, ...] = (
     ),
     *CREDENTIAL_ROUTES,
     *STORE_ROUTES,
+    *STANDBY_ROUTES,
 )  # fmt: skip

@@ -27,6 +27,7 @@ TABLE = {
     "audit": f"{HERE}.audit:audit",
     "creds": f"{HERE}.credentials:creds",
     "store": f"{HERE}.store:store",
+    "standby": f"{HERE}.standby:standby",
     "completion": f"{HERE}.completion:completion",
 }
 

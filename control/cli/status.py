@@ -60,6 +60,11 @@ def kept(sync: Mapping[str, Any]) -> str:
     if sync["state"] == "off":
         return "in no store (sync.enabled is off)"
     where = f"in {sync['store']} as {sync['name']}"
+    if sync["state"] == "following":
+        from valkyrie.control.cli.standby import active_text
+
+        active = active_text(sync["standby"])
+        return f"nowhere: follows {sync['name']} in {sync['store']}, active there: {active}"
     if sync["state"] == "starting":
         return f"{where}: not yet"
     behind = format_duration(max(1, round(sync["lag_s"])) * NS, 2)

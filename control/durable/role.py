@@ -36,10 +36,9 @@ class Role:
 def role_in(text: str) -> Role:
     """Raises ValueError for what `text()` did not write."""
     try:
-        fields = json.loads(text)
-        role = Role(**fields)
+        role = Role(**json.loads(text))
     except TypeError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(f"no role: {text[:80]!r}") from error
     if role.kind not in KINDS or (role.kind != "own" and not role.name):
         raise ValueError(f"no role: {text[:80]!r}")
     return role

@@ -62,3 +62,16 @@ def bare_appliance(tmp_path: Path) -> Iterator[Appliance]:
             yield made
         finally:
             made.close()
+
+
+@pytest.fixture
+def other_appliance(tmp_path: Path) -> Iterator[Appliance]:
+    """A second machine beside `appliance`: program, pins, namespaces and state of its own. Nothing is built."""
+    folder = tmp_path / "other"
+    folder.mkdir()
+    with mounted(folder / "bpf") as bpffs, veth_pair() as (inside, outside):
+        made = Appliance(folder, bpffs, inside, outside)
+        try:
+            yield made
+        finally:
+            made.close()

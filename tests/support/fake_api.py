@@ -39,6 +39,7 @@ CONSUME: Shape = {
     "rate": (MAYBE, False),
     "burst": (MAYBE, False),
 }
+FOLLOW: Shape = {"name": (TEXT, True), "after": (MAYBE, False), "wait": (BOOL, False)}
 COUNTERS = ("matched", "passed", "dropped", "shadow_dropped", "matched_bytes", "dropped_bytes")
 
 
@@ -93,6 +94,10 @@ ROUTES = (
     Route("GET", "/v1/store", "store_status"),
     Route("GET", "/v1/store/check", "store_check"),
     Route("POST", "/v1/store/consume", "store_consume", body=CONSUME),
+    Route("GET", "/v1/standby", "standby"),
+    Route("POST", "/v1/standby/follow", "standby", body=FOLLOW),
+    Route("POST", "/v1/standby/take-over", "standby", body={"force": (BOOL, False)}),
+    Route("POST", "/v1/standby/end", "standby", body={}),
     Route("GET", "/v1/call-limits", "call_limits", ("name", "serial")),
 )
 

@@ -24,6 +24,7 @@ def test_the_tree_has_every_command_of_the_appliance() -> None:
         "limits export", "limits explain", "exempt add", "exempt list", "exempt remove", "ban add",
         "ban list", "ban remove", "buckets list", "buckets show", "buckets reset",
         "store status", "store check", "store consume",
+        "standby follow", "standby take-over", "standby status", "standby end",
     }  # fmt: skip
 
 
