@@ -15,6 +15,7 @@ from valkyrie.adapters.embedded.values import Values
 from valkyrie.adapters.embedded.writer import Act
 from valkyrie.adapters.errors import StoreConfigurationError, StoreError
 from valkyrie.adapters.limit import Limit, LimitBook
+from valkyrie.adapters.migrate.embedded import EmbeddedSide
 from valkyrie.adapters.settings import EmbeddedSettings
 from valkyrie.adapters.stats import OperationMeter
 from valkyrie.adapters.store import Decision, Feature, Health, Request, StoreAdapter, StoreStats
@@ -87,6 +88,10 @@ class EmbeddedAdapter(StoreAdapter, EmbeddedDurable):
         with self._meter.timed("increment"):
             name, ms, change = checked_key(key).encode(), checked_ttl(ttl), checked_amount(amount)
             return await self._file.run(lambda act: self._values(act).add(name, change, ms))
+
+    def side(self) -> EmbeddedSide:
+        """What a migration needs of it beside."""
+        return EmbeddedSide(self._file, self._values)
 
     # Buckets.
 

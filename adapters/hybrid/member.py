@@ -20,13 +20,18 @@ class Member:
     """`patience_s` bounds a call that may be repeated elsewhere; None: the store bounds its own."""
 
     def __init__(self, name: str, make: Callable[[], StoreAdapter], patience_s: float | None = None) -> None:
-        self.name = name
+        self._name = name
         self.patience_s = patience_s
         self.health = Health(ok=False, latency_ms=0.0, detail="not started")
         self.error: StoreError | None = None  # by which it was found away last
         self._make = make
         self._adapter: StoreAdapter | None = None
         self._starting = asyncio.Lock()
+
+    @property
+    def name(self) -> str:
+        """Of the store that answers: another one than was asked for while it is migrated."""
+        return self._name if self._adapter is None else self._adapter.backend_name
 
     @property
     def started(self) -> bool:
