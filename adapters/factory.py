@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from valkyrie.adapters.errors import StoreConfigurationError
@@ -12,6 +13,7 @@ from valkyrie.adapters.hybrid.events import Listener
 from valkyrie.adapters.hybrid.manager import HybridStoreManager
 from valkyrie.adapters.hybrid.member import Member
 from valkyrie.adapters.limit import LimitBook
+from valkyrie.adapters.migrate.migratable import Migratable
 from valkyrie.adapters.secrets import Secrets
 from valkyrie.adapters.settings import StoreSettings
 from valkyrie.adapters.store import StoreAdapter
@@ -72,6 +74,9 @@ REGISTRY: Mapping[str, Maker] = {
 }
 
 
+DURABLE = ("redis", "valkey", "embedded")  # those that keep an appliance's state
+
+
 class StoreFactory:
     """`registry` may name further stores."""
 
@@ -99,10 +104,11 @@ class StoreFactory:
     ) -> HybridStoreManager:
         """The stores of the chain as one, not started."""
         names = settings.chain
+        durable = next((name for name in names if name in DURABLE), None)
         members = [
             Member(
                 name,
-                lambda name=name: self.create(name, settings, around),  # type: ignore[misc]
+                partial(self._member, name, settings, around, migratable=name == durable),
                 _patience(settings, name) if len(names) > 1 else None,
             )
             for name in names
@@ -114,6 +120,14 @@ class StoreFactory:
             fail_back_seconds=settings.fail_back_seconds,
             listener=listener,
         )
+
+    def _member(
+        self, name: str, settings: StoreSettings, around: Around, *, migratable: bool
+    ) -> StoreAdapter:
+        """A store of a chain, not started. The first that keeps state is the one that can be migrated."""
+        if not migratable:
+            return self.create(name, settings, around)
+        return Migratable(name, lambda which: self.create(which, settings, around), around.book)
 
 
 def _patience(settings: StoreSettings, name: str) -> float | None:
