@@ -47,7 +47,9 @@ def probe() -> str:
         words = re.findall(r"[A-Z_0-9]+", body)
         lines += [f'printf("enum {name} {word} %lld\\n", (long long){word});' for word in words]
     lines += [f'printf("constant {name} %lld\\n", (long long){name});' for name in CONSTANT.findall(text)]
-    types = "".join(f"typedef uint{bits}_t u{bits}; typedef int{bits}_t s{bits};\n" for bits in (8, 16, 32, 64))
+    types = "".join(
+        f"typedef uint{bits}_t u{bits}; typedef int{bits}_t s{bits};\n" for bits in (8, 16, 32, 64)
+    )
     includes = "#include <stdint.h>\n#include <stddef.h>\n#include <stdio.h>\n"
     return f'{includes}{types}#include "{HEADER}"\nint main(void) {{ {" ".join(lines)} return 0; }}\n'
 
