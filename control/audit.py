@@ -8,6 +8,8 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
+from valkyrie.control.telemetry.spans import note
+
 MAX_DETAIL = 4096  # characters; a change of 100,000 overrides is told by its count
 
 
@@ -25,13 +27,14 @@ DAEMON = Actor(0, "valkyried", 0)
 
 @dataclass(frozen=True)
 class Entry:
-    """`at` in wall seconds; `detail` is JSON text of at most MAX_DETAIL characters."""
+    """`at` in wall seconds; `detail` is JSON text of at most MAX_DETAIL characters; `id` 0: not written."""
 
     at: float
     actor: Actor
     action: str
     target: str
     detail: str
+    id: int = 0
 
 
 def entry(at: float, actor: Actor, action: str, target: str, detail: dict[str, Any]) -> Entry:
@@ -48,15 +51,16 @@ def write_audit(connection: sqlite3.Connection, written: Entry, keep: int) -> No
         "INSERT INTO audit (at, uid, user, pid, action, target, detail) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (written.at, actor.uid, actor.user, actor.pid, written.action, written.target, written.detail),
     )
+    note("valkyrie.audit.id", cursor.lastrowid or 0)
     connection.execute("DELETE FROM audit WHERE id <= ?", ((cursor.lastrowid or 0) - keep,))
 
 
 def read_audit(connection: sqlite3.Connection, count: int) -> list[Entry]:
     """The newest `count` entries, newest first."""
     rows = connection.execute(
-        "SELECT at, uid, user, pid, action, target, detail FROM audit ORDER BY id DESC LIMIT ?", (count,)
+        "SELECT id, at, uid, user, pid, action, target, detail FROM audit ORDER BY id DESC LIMIT ?", (count,)
     )
     return [
-        Entry(at, Actor(uid, user, pid), action, target, detail)
-        for at, uid, user, pid, action, target, detail in rows
+        Entry(at, Actor(uid, user, pid), action, target, detail, number)
+        for number, at, uid, user, pid, action, target, detail in rows
     ]

@@ -24,6 +24,7 @@ from pydantic import (
 from valkyrie.adapters.settings import StoreSettings, SyncSettings
 from valkyrie.control.errors import InvalidInput
 from valkyrie.control.prefix import canonical_prefix
+from valkyrie.control.telemetry.settings import TelemetrySettings
 
 DEFAULT_PATH = Path("/etc/valkyrie/valkyrie.yaml")
 MAX_SETTINGS_BYTES = 1 << 20
@@ -85,6 +86,7 @@ class Settings(_Section):
         "valkyrie-read", min_length=1, max_length=64, description="group that may only read"
     )
     log: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["human", "json"] = Field("human", description="lines for people, or JSON")
     table: TableSettings = TableSettings()
     # Passing what cannot be parsed would be a way around every limit.
     malformed: Literal["drop", "pass"] = Field("drop", description="what becomes of malformed packets")
@@ -95,6 +97,7 @@ class Settings(_Section):
     audit: AuditSettings = AuditSettings()
     store: StoreSettings = Field(StoreSettings(), validate_default=True)
     sync: SyncSettings = SyncSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
 
     @field_validator("state_dir", "socket", "bpffs")
     @classmethod

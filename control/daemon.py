@@ -28,6 +28,7 @@ from valkyrie.control.service.kernel import KernelEngine
 from valkyrie.control.service.service import Service
 from valkyrie.control.standby import Standby, make_standby
 from valkyrie.control.state.store import State
+from valkyrie.control.telemetry import logs
 from valkyrie.control.undumpable import forbid_core_dumps
 
 if TYPE_CHECKING:
@@ -46,9 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     forbid_core_dumps()
     try:
         settings = load_settings(path)
-        logging.basicConfig(
-            level=settings.log.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
-        )
+        logs.set_up(settings.log, settings.log_format)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(settings, path))
     except ValkyrieError as error:
@@ -111,6 +110,7 @@ async def _serve(
     ]
     tasks.append(loop.create_task(_ready_for_calls(engine)))
     tasks.append(loop.create_task(forever("the stores", service.stores.run)))
+    tasks.append(loop.create_task(forever("telemetry", service.telemetry.run)))
     if standby is not None:
         tasks.append(loop.create_task(forever("the sync", standby.run)))
     interval = watchdog_interval()
@@ -153,7 +153,7 @@ async def _reload(service: Service, path: Path | None) -> None:
         return
     if waiting:
         log.warning("these settings take effect at the next start: %s", ", ".join(waiting))
-    logging.getLogger().setLevel(service.core.settings.log.upper())
+    logs.set_level(service.core.settings.log)
     log.info("settings reloaded")
 
 

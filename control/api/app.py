@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -16,6 +18,7 @@ from valkyrie.control.api.route import Route, error_response, serve
 from valkyrie.control.api.table import ROUTES
 from valkyrie.control.errors import InvalidInput, NotFound
 from valkyrie.control.service.service import Service
+from valkyrie.control.telemetry.spans import Span
 
 
 def make_app(service: Service, access: Access) -> Starlette:
@@ -32,9 +35,28 @@ def make_app(service: Service, access: Access) -> Starlette:
 
 def _endpoint(route: Route, service: Service, access: Access) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
-        return await serve(route, service, access, request)
+        began = time.perf_counter()
+        with _trace(route, service, request) as root:
+            response = await serve(route, service, access, request)
+            if root is not None:
+                root.attributes |= {
+                    "http.request.method": route.method,
+                    "http.route": route.path,
+                    "http.response.status_code": response.status_code,
+                }
+                root.error = f"HTTP {response.status_code}" if response.status_code >= 500 else ""
+        service.meters.calls.note(route.method, route.path, response.status_code, time.perf_counter() - began)
+        return response
 
     return endpoint
+
+
+def _trace(route: Route, service: Service, request: Request) -> AbstractContextManager[Span | None]:
+    """Of what changes something, and of what a caller traces; not of those who look once a second."""
+    parent = request.headers.get("traceparent")
+    if parent is None and route.method == "GET":
+        return nullcontext()
+    return service.telemetry.operation(f"{route.method} {route.path}", parent)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -16,6 +16,7 @@ from valkyrie.control.api.credentials import CREDENTIAL_ROUTES
 from valkyrie.control.api.route import LARGE_BODY, Call, Route
 from valkyrie.control.api.standby import STANDBY_ROUTES
 from valkyrie.control.api.stores import STORE_ROUTES
+from valkyrie.control.api.telemetry import TELEMETRY_ROUTES
 from valkyrie.control.service.events import Follower
 from valkyrie.control.service.service import Service
 from valkyrie.control.version import installed
@@ -231,5 +232,6 @@ ROUTES: tuple[Route, ...] = (
     ),
     *CREDENTIAL_ROUTES,
     *STORE_ROUTES,
+    *TELEMETRY_ROUTES,
     *STANDBY_ROUTES,
 )  # fmt: skip

@@ -3,6 +3,7 @@
 
 import http.client
 import json
+import os
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from valkyrie.control.errors import InvalidInput, PermissionRefused, Unavailable
 MAX_ANSWER = 256 * 1024 * 1024
 MAX_EVENT_LINE = 1024 * 1024
 TIMEOUT = 30.0
+TRACEPARENT = 55  # characters that W3C gives it
 START = "start it with `systemctl start valkyried`"
 
 
@@ -125,6 +127,9 @@ class Client:
     ) -> http.client.HTTPResponse:
         """The answer, its status checked and its body unread."""
         headers = {"Accept": "application/json, text/event-stream"}
+        parent = os.environ.get("TRACEPARENT", "")
+        if len(parent) == TRACEPARENT and parent.isascii() and parent.isprintable():
+            headers["traceparent"] = parent  # of a script that is traced: the daemon's spans go beneath
         payload = None
         if body is not None:
             payload = json.dumps(body).encode()

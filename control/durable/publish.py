@@ -9,6 +9,7 @@ import time
 from valkyrie.adapters.durable import DurableStore
 from valkyrie.control.durable.document import COUNTERS, STATE, pack_counters, pack_state
 from valkyrie.control.service.core import Core
+from valkyrie.control.telemetry.spans import resumed
 
 COUNTERS_S = 10.0
 NEVER = float("-inf")
@@ -35,8 +36,9 @@ class Documents:
         core = self._core
         serial, world = core.serial, core.world  # in this order: a change sets the world first
         if self._serial != serial:
-            packed = await asyncio.to_thread(pack_state, world, serial, appliance, self._machine)
-            await store.put_document(STATE, packed, token)
+            with resumed(core.changed_by, "store.policy"):
+                packed = await asyncio.to_thread(pack_state, world, serial, appliance, self._machine)
+                await store.put_document(STATE, packed, token)
             self._serial = serial
         if time.monotonic() - self._counted >= counters_s:
             packed = pack_counters(world, core.engine.figures().limits, appliance)

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -31,6 +32,7 @@ from valkyrie.control.service.world import World
 from valkyrie.control.state.policy import PolicyChange, change_between
 from valkyrie.control.state.slots import allot, settled
 from valkyrie.control.state.store import State, Transaction
+from valkyrie.control.telemetry.spans import Trace, span, under_way
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,7 @@ class Core:
         self.world = World(state.desired(), state.nics(), state.allotment())
         self.compiled: CompiledRuleset | None = None
         self.serial = state.serial()
+        self.changed_by: Trace | None = None  # the operation, traced, that made the world of this serial
         self.changed = asyncio.Event()  # set after every change: timers look again
         self._cache = CompileCache()
         self._boot = self._booted()  # as the ruleset in force has it
@@ -73,7 +76,8 @@ class Core:
 
     async def in_turn(self, work: Callable[[], T]) -> T:
         """Run in the thread of changes, after those that wait already."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        inside = copy_context()  # so that what the thread does belongs to the trace of the operation
+        return await asyncio.get_running_loop().run_in_executor(self._thread, inside.run, work)
 
     async def change(
         self, actor: Actor, action: str, target: str, detail: dict[str, Any], update: Callable[[World], World]
@@ -126,14 +130,16 @@ class Core:
 
     def _put_in_force(self, new: World, write: Callable[[Transaction], None]) -> None:
         old, before = self.world, self.compiled
-        compiled = self.compile(new, self.serial + 1)
+        with span("ruleset.compile"):
+            compiled = self.compile(new, self.serial + 1)
         change = change_between(old.desired, new.desired)
         published = False
         try:
-            with self.state.transaction() as transaction:
+            with span("state.write"), self.state.transaction() as transaction:
                 self._write(transaction, new, self.serial + 1, change)
                 write(transaction)
-                self.engine.publish(compiled)
+                with span("maps.publish"):
+                    self.engine.publish(compiled)
                 published = True
         except BaseException:
             # The packets obeyed the new ruleset for the moment that the commit took to fail.
@@ -141,6 +147,7 @@ class Core:
                 self.engine.publish(before)
                 self._forget_new(old, new)
             raise
+        self.changed_by = under_way()
         self.world = new
         self.serial += 1  # last: who sees it sees the world that it numbers
         self._is_in_force(compiled)

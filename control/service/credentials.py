@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,14 @@ class Credentials:
     """`store` is what the adapters of this process get as `Secrets`.
 
     `as_read` are the settings as last read, of which some wait for the next start: what they name is in
-    use as well as what those in force name.
+    use as well as what those in force name. `users` give settings that are changed while the daemon runs.
     """
 
     def __init__(self, core: Core, random_bytes: RandomBytes) -> None:
         given = os.environ.get("CREDENTIALS_DIRECTORY")
         self._core = core
         self.as_read: BaseModel = core.settings
+        self.users: list[Callable[[], BaseModel]] = []
         self.store = CredentialStore(
             Vault(core.settings.state_dir, Path(given) if given else None, random_bytes), core.clock.wall
         )
@@ -48,7 +49,7 @@ class Credentials:
     def listing(self) -> dict[str, Any]:
         """Raises StateError."""
         now = self._core.clock.wall()
-        used = users_of(self._core.settings, self.as_read)
+        used = users_of(*self._settings())
         records = self.store.vault.records()
         return {
             "credentials": [
@@ -84,7 +85,7 @@ class Credentials:
     async def delete(self, actor: Actor, name: str, *, force: bool) -> dict[str, Any]:
         """Raises InvalidInput, NotFound, StateError, and Conflict while settings name it."""
         checked_name(name)
-        users = users_of(self._core.settings, self.as_read).get(name, [])
+        users = users_of(*self._settings()).get(name, [])
         if users and not force:
             raise Conflict(
                 f"the settings use credential {name}: {', '.join(users)}",
@@ -106,6 +107,9 @@ class Credentials:
         checked_value(value)
         await self._note(actor, "creds.encrypt", "")
         return {"password_encrypted": await self.store.encrypt(value)}
+
+    def _settings(self) -> list[BaseModel]:
+        return [self._core.settings, self.as_read, *(give() for give in self.users)]
 
     def _kept(self) -> set[str]:
         return {key for _, key in encrypted_in(self._core.settings, self.as_read)}

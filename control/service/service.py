@@ -23,6 +23,8 @@ from valkyrie.control.service.talkers import Talkers
 from valkyrie.control.service.views import Views
 from valkyrie.control.state.store import State
 from valkyrie.control.telemetry.meters import make_meters
+from valkyrie.control.telemetry.runtime import Telemetry
+from valkyrie.control.telemetry.snapshot import take
 
 if TYPE_CHECKING:
     from valkyrie.control.standby import Standby
@@ -49,6 +51,10 @@ class Service:
         self.keeping: Keeping = NotKept()
         self.standby: Standby | None = None
         self.stores = Stores(self.core, self.hub.tell, self.credentials.store)
+        self.telemetry = Telemetry(
+            self.core, self.credentials.store, self.meters, lambda: take(self), RANDOM_BYTES
+        )
+        self.credentials.users.append(lambda: self.telemetry.settings)
         self.views = Views(self.core, self.nics, self.talkers, self._kept)
 
     def _kept(self) -> dict[str, Any]:
@@ -100,6 +106,7 @@ class Service:
 
         await self.core.in_turn(work)
         self.renamed()
+        self.telemetry.apply()
         return fixed
 
     def renamed(self) -> None:

@@ -160,6 +160,7 @@ class Views:
         entries = await self._core.in_turn(lambda: self._core.state.audit(count))
         rows = [
             {
+                "id": one.id,
                 "at": one.at,
                 **asdict(one.actor),
                 "action": one.action,

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SCAN_SHARE = 0.01  # of one core that scans of the table may take
@@ -82,12 +84,41 @@ class PacedScan:
 
 
 @dataclass(frozen=True, slots=True)
+class ExportFigures:
+    """Batches of one signal (metrics, traces) for the collector. `dropped`: given up, as a newer one or the
+    bound of what waits asked for.
+    """
+
+    signal: str
+    delivered: int
+    failed: int
+    dropped: int
+
+
+class ExportMeter:
+    """For the thread that exports and those that look: each count has one writer at a time."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, Counter[str]] = {"metrics": Counter(), "traces": Counter()}
+
+    def note(self, signal: str, outcome: Literal["delivered", "failed", "dropped"], count: int = 1) -> None:
+        self._counts[signal][outcome] += count
+
+    def figures(self) -> tuple[ExportFigures, ...]:
+        return tuple(
+            ExportFigures(signal, counts["delivered"], counts["failed"], counts["dropped"])
+            for signal, counts in self._counts.items()
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Meters:
     """Of one service."""
 
     calls: ApiMeter
+    exports: ExportMeter
     occupancy: PacedScan
 
 
 def make_meters(occupancy: Callable[[], int], seconds: Callable[[], float]) -> Meters:
-    return Meters(ApiMeter(), PacedScan(occupancy, seconds))
+    return Meters(ApiMeter(), ExportMeter(), PacedScan(occupancy, seconds))

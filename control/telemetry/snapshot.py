@@ -16,8 +16,9 @@ import numpy as np
 
 from valkyrie.adapters.hybrid.events import ChainStatus
 from valkyrie.control.errors import ValkyrieError
-from valkyrie.control.telemetry.meters import CallFigures
+from valkyrie.control.telemetry.meters import CallFigures, ExportFigures
 from valkyrie.control.telemetry.process import ProcessFigures, Received, process_figures, received
+from valkyrie.control.version import installed
 
 if TYPE_CHECKING:
     from valkyrie.control.service.core import Core
@@ -99,6 +100,8 @@ class Snapshot:
     credentials_problem: str
     process: ProcessFigures
     calls: tuple[CallFigures, ...]
+    exports: tuple[ExportFigures, ...]
+    version: str
 
 
 async def take(service: Service) -> Snapshot:
@@ -108,6 +111,7 @@ async def take(service: Service) -> Snapshot:
     chain, problem = service.stores.chain()
     sync = _sync(service.keeping.status())
     calls = service.meters.calls.figures()
+    exports = service.meters.exports.figures()
 
     def look() -> Snapshot:
         figures = core.engine.figures()
@@ -137,6 +141,8 @@ async def take(service: Service) -> Snapshot:
             credentials_problem=trouble,
             process=process_figures(),
             calls=calls,
+            exports=exports,
+            version=installed(),
         )
 
     return await asyncio.to_thread(look)

@@ -119,7 +119,8 @@ def test_calls_are_counted_by_route_and_status_and_bound() -> None:
         meter.note("GET", "/v1/limits/{name}", 200, seconds)
     meter.note("GET", "/v1/limits/{name}", 404, 0.0)
     found, missed = meter.figures()
-    assert (found.status, found.count, found.total_s) == (200, 3, pytest.approx(99.0021))
+    assert (found.status, found.count) == (200, 3)
+    assert found.total_s == pytest.approx(99.0021)
     assert (found.histogram[0], found.histogram[1], found.histogram[-1]) == (1, 1, 1)
     assert (missed.status, missed.count) == (404, 1)
 
