@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the senders have in common: their credentials, and an answer that people can be shown."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any, Generic, TypeVar
+
+from valkyrie.adapters.errors import StoreError
+from valkyrie.adapters.notify.message import Message, NotifyError
+from valkyrie.adapters.notify.settings import MIN_KEY_BYTES, AdapterBase, NotifyTls
+from valkyrie.adapters.secrets import Secrets
+
+S = TypeVar("S", bound=AdapterBase)
+
+
+class Sender(Generic[S]):
+    """A Notifier. `deliver` is `send` that tells what the service answered."""
+
+    def __init__(self, name: str, settings: S, secrets: Secrets, node: str) -> None:
+        self.name = name
+        self.settings = settings
+        self.secrets = secrets
+        self.node = node
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name})"
+
+    async def start(self) -> None:
+        """Called once before the first message; does not wait for the service."""
+
+    async def send(self, message: Message) -> None:
+        await self.deliver(message)
+
+    async def deliver(self, message: Message) -> str:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        return
+
+    def status(self) -> dict[str, Any]:
+        """What only this kind knows, for people."""
+        return {}
+
+    async def secret(self, name: str, least: int = 1) -> bytes:
+        """The credential in force. Without one a message waits: NotifyError, not permanent."""
+        try:
+            value = (await self.secrets.secret(name)).reveal()
+        except StoreError as error:
+            raise NotifyError(error.what, error.hint) from None
+        if len(value) < least:
+            raise NotifyError(
+                f"credential {name} has less than {least} bytes",
+                f"run: openssl rand -base64 32 | valkyrie-ctl creds set {name} --stdin",
+            )
+        return value
+
+    async def key(self, name: str) -> bytes:
+        """A key to sign with."""
+        return await self.secret(name, MIN_KEY_BYTES)
+
+    async def text(self, name: str) -> str:
+        """A credential that goes into a header or a URL: one line of ASCII."""
+        try:
+            found = (await self.secret(name)).decode("ascii")
+        except UnicodeDecodeError:
+            found = "\n"
+        if not found.isprintable() or " " in found:
+            raise NotifyError(
+                f"credential {name} is not one word of ASCII", f"run: valkyrie-ctl creds set {name}"
+            )
+        return found
+
+
+class Tls:
+    """The TLS context of a sender, made anew when a file of it changes."""
+
+    def __init__(self, settings: NotifyTls) -> None:
+        from valkyrie.adapters.resp.tls import TlsMaterial  # noqa: PLC0415 - only a sender that runs needs it
+        from valkyrie.adapters.settings import TlsSettings  # noqa: PLC0415
+
+        self._own = settings
+        self._material = TlsMaterial(TlsSettings(**settings.model_dump()))
+
+    def context(self) -> ssl.SSLContext:
+        """Raises NotifyError when a file cannot be used; it may be half written, so it is tried again."""
+        try:
+            return self._material.context()
+        except StoreError as error:
+            raise NotifyError(error.what, "see `tls` of this adapter") from None
+
+    @property
+    def hint(self) -> str:
+        return "" if self._own.certificate else "it may ask for a client certificate: set tls.certificate"

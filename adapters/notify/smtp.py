@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages as mail by a server of your own. One connection a message: alerts are few, servers hang up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP as SMTP_POLICY
+from email.utils import formatdate
+
+import aiosmtplib
+
+from valkyrie.adapters.notify.message import Message, NotifyError
+from valkyrie.adapters.notify.sender import Sender, Tls
+from valkyrie.adapters.notify.settings import SmtpSettings
+from valkyrie.adapters.notify.text import cut, digest, footer, heading, one_line, told
+from valkyrie.adapters.secrets import Secrets
+
+PORTS = {"starttls": 587, "tls": 465, "none": 25}
+MAX_SUBJECT = 200
+
+
+def mail(message: Message, node: str, settings: SmtpSettings) -> EmailMessage:
+    """The mail; its Message-ID is the same for every delivery of one message."""
+    made = EmailMessage(policy=SMTP_POLICY)
+    made["Subject"] = cut(one_line(heading(message)), MAX_SUBJECT)
+    made["From"] = Address(f"Valkyrie {node}", addr_spec=settings.sender)
+    made["To"] = ", ".join(settings.to)
+    made["Date"] = formatdate(message.timestamp)
+    made["Message-ID"] = f"<{digest(message, node)}@valkyrie.invalid>"
+    made["Auto-Submitted"] = "auto-generated"
+    made["X-Valkyrie-Severity"] = message.severity.name.lower()
+    made["X-Valkyrie-State"] = message.state
+    made.set_content(f"{message.body}\n\n{footer(message, node)}\n".lstrip(), cte="quoted-printable")
+    return made
+
+
+class Notifier(Sender[SmtpSettings]):
+    def __init__(self, name: str, settings: SmtpSettings, secrets: Secrets, node: str) -> None:
+        super().__init__(name, settings, secrets, node)
+        self._tls = Tls(settings.tls)
+
+    async def deliver(self, message: Message) -> str:
+        own = self.settings
+        password = (
+            "" if own.credential is None else (await self.secret(own.credential)).decode(errors="replace")
+        )
+        made = mail(message, self.node, own)
+        try:
+            async with asyncio.timeout(own.timeout_seconds):
+                return await self._sent(made, password)
+        except TimeoutError:
+            raise NotifyError(f"no answer within {own.timeout_seconds:g} s", self._tls.hint) from None
+        except (aiosmtplib.SMTPException, OSError, UnicodeError) as error:
+            raise translated(error, password) from None
+
+    async def _sent(self, made: EmailMessage, password: str) -> str:
+        own = self.settings
+        encrypted = own.encryption != "none"
+        client = aiosmtplib.SMTP(
+            hostname=own.host,
+            port=own.port or PORTS[own.encryption],
+            timeout=own.timeout_seconds,
+            use_tls=own.encryption == "tls",
+            start_tls=own.encryption == "starttls",
+            tls_context=await asyncio.to_thread(self._tls.context) if encrypted else None,
+            local_hostname="localhost",  # finding the own name would ask the resolver
+        )
+        try:
+            await client.connect()
+            if own.username is not None:
+                await client.login(own.username, password)
+            refused, answer = await client.send_message(made, sender=own.sender, recipients=list(own.to))
+            if refused:
+                raise NotifyError(
+                    f"sent, but not to {', '.join(sorted(refused))}: {_first(refused, password)}",
+                    "is the address right?",
+                    permanent=True,
+                )
+            return f"answered: {told(answer)}"
+        finally:
+            client.close()
+
+
+def _first(refused: Mapping[str, tuple[int, str]], password: str) -> str:
+    code, text = next(iter(refused.values()))
+    return f"{code} {told(str(text), [password.encode()])}"
+
+
+def translated(error: Exception, password: str) -> NotifyError:
+    """What the server's code says: 5yz is final, all else is tried again."""
+    if isinstance(error, aiosmtplib.SMTPRecipientsRefused):
+        codes = [one.code for one in error.recipients]
+        said = "; ".join(f"{one.recipient}: {one.code} {one.message}" for one in error.recipients)
+        return NotifyError(
+            f"no recipient was accepted: {told(said, [password.encode()])}",
+            permanent=all(500 <= code < 600 for code in codes),
+        )
+    if isinstance(error, aiosmtplib.SMTPResponseException):
+        login = isinstance(error, aiosmtplib.SMTPAuthenticationError)
+        return NotifyError(
+            f"answered {error.code}: {told(str(error.message), [password.encode()])}",
+            "is the credential right?" if login else "",
+            permanent=500 <= error.code < 600,
+        )
+    if isinstance(error, aiosmtplib.SMTPNotSupported):
+        # Perhaps somebody between who takes STARTTLS out: that ends when they do.
+        return NotifyError(f"lacks what is needed: {told(str(error))}", "see `encryption` of this adapter")
+    return NotifyError(f"cannot be reached: {told(str(error), [password.encode()]) or type(error).__name__}")

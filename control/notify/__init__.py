@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages to people: routed, queued durably, delivered by one worker an adapter."""
