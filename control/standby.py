@@ -101,7 +101,8 @@ class Standby:
             async with self._turn:
                 await self._look()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), POLL_S)
+                async with asyncio.timeout(POLL_S):
+                    await self._changed.wait()
 
     @property
     def _role(self) -> Role:
@@ -220,7 +221,8 @@ class Standby:
             self._say(f"this appliance follows {name}, and takes over {how}")
         self._begin()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._looked.wait(), BEGIN_S)
+            async with asyncio.timeout(BEGIN_S):
+                await self._looked.wait()
         return self.told()
 
     async def take_over(self, actor: Actor, *, force: bool) -> dict[str, Any]:

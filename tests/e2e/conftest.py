@@ -66,7 +66,7 @@ def bare_appliance(tmp_path: Path) -> Iterator[Appliance]:
 
 @pytest.fixture
 def other_appliance(tmp_path: Path) -> Iterator[Appliance]:
-    """A second machine beside `appliance`: program, pins, namespaces and state of its own. Nothing is built."""
+    """A second machine beside `appliance`, with everything of its own. Nothing is built."""
     folder = tmp_path / "other"
     folder.mkdir()
     with mounted(folder / "bpf") as bpffs, veth_pair() as (inside, outside):

@@ -43,6 +43,7 @@ class Appliance:
         sets: int = 64,
         interval: float = 0.1,
         per_second: int = 1_000_000,
+        machine: str = "machine",
     ) -> None:
         folder.mkdir(exist_ok=True)
         settings = Settings.model_validate(
@@ -64,7 +65,7 @@ class Appliance:
             lambda kind, what: self.said.append(what),
             token=token,
             node=folder.name,
-            machine="machine",
+            machine=machine,
         )
 
     def make(self) -> Any:

@@ -93,7 +93,7 @@ def test_a_role_is_the_same_after_the_state(role: Role) -> None:
     "text", ["", "{}{", "[1]", '{"kind": "king"}', '{"kind": "follower"}', '{"later": 1}', '"own"']
 )
 def test_a_row_that_says_no_role_is_refused(text: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - whatever it says, the state names the row
+    with pytest.raises(ValueError):
         role_in(text)
 
 
