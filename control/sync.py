@@ -26,10 +26,11 @@ from valkyrie.adapters.naming import appliance_of
 from valkyrie.adapters.secrets import Secrets
 from valkyrie.adapters.settings import StoreSettings
 from valkyrie.control.durable.document import STATE, LaterVersion, check_version
+from valkyrie.control.durable.dual import make_routed
 from valkyrie.control.durable.identity import machine, token_of
 from valkyrie.control.durable.lack import Lack, Tables
 from valkyrie.control.durable.names import groups_of
-from valkyrie.control.durable.opening import Opened, backend_of, make_store
+from valkyrie.control.durable.opening import Opened, backend_of
 from valkyrie.control.durable.publish import COUNTERS_S, NEVER, Documents
 from valkyrie.control.durable.rounds import Rounds
 from valkyrie.control.durable.standing import Standing
@@ -72,6 +73,7 @@ class Sync:
         self._token = token
         self._node = node
         self._settings = core.settings.store
+        self._route = core.route
         self._store: Opened | None = None
         self._owner: Owner | None = None
         self._heard = NEVER  # when the store last knew us as the owner
@@ -121,7 +123,7 @@ class Sync:
 
     @property
     def _backend(self) -> str:
-        return backend_of(self._settings)
+        return self._route.primary if self._route is not None else backend_of(self._settings)
 
     @property
     def _appliance(self) -> str:
@@ -154,7 +156,7 @@ class Sync:
 
     async def _ask(self) -> None:
         """Be the owner, and have what this machine lacks."""
-        if self._settings != self._core.settings.store:
+        if (self._settings, self._route) != (self._core.settings.store, self._core.route):
             await self._move()
         if self._store is None:
             store = self._make(self._settings, self._appliance)
@@ -173,7 +175,7 @@ class Sync:
         if self._store is not None:
             await self._end(self._store, last_round=False)
         self._store = self._owner = None
-        self._settings = self._core.settings.store
+        self._settings, self._route = self._core.settings.store, self._core.route
         self._standing.phase = "starting"
         self._standing.say(
             f"state is to be kept in the store {self._backend} as {self._appliance} from now on"
@@ -318,7 +320,7 @@ def make_sync(
     return Sync(
         core,
         tables,
-        lambda store, appliance: make_store(store, appliance, secrets),
+        lambda store, appliance: make_routed(lambda: core.route, store, appliance, secrets),
         tell,
         token=token_of(settings.state_dir / "sync.token", here, random_bytes),
         node=socket.gethostname(),

@@ -30,11 +30,15 @@ def backend_of(settings: StoreSettings) -> Backend:
     return next((name for name in settings.chain if name != "yggdrasil"), "embedded")
 
 
-def make_store(settings: StoreSettings, appliance: str, secrets: Secrets) -> Opened:
-    """The store's adapter, not started. Raises StoreConfigurationError. It is asked no limits."""
+def make_store(
+    settings: StoreSettings, appliance: str, secrets: Secrets, backend: str | None = None
+) -> Opened:
+    """The store's adapter, not started; `backend`: another than the settings ask for. Raises
+    StoreConfigurationError. It is asked no limits.
+    """
     own = settings.model_copy(update={"redis": _own(settings.redis), "valkey": _own(settings.valkey)})
     around = Around(appliance, StaticBook(), secrets, Path())
-    return cast("Opened", StoreFactory().create(backend_of(settings), own, around))
+    return cast("Opened", StoreFactory().create(backend or backend_of(settings), own, around))
 
 
 def _own(settings: S) -> S:
