@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from valkyrie.control.audit import DAEMON, Actor, entry
 from valkyrie.control.config import Settings
+from valkyrie.control.durable.dual import Route
 from valkyrie.control.durable.role import Role, named
 from valkyrie.control.errors import Conflict, ValkyrieError
 from valkyrie.control.ruleset.compile import (
@@ -48,6 +49,7 @@ class Core:
         self.state = state
         self.role = state.role()
         self.use(settings)
+        self.route: Route | None = None  # while the store is migrated
         self.engine = engine
         self.clock = clock
         self.world = World(state.desired(), state.nics(), state.allotment())
