@@ -21,6 +21,7 @@ from valkyrie.adapters.naming import (
 )
 from valkyrie.adapters.resp.client import RespClient
 from valkyrie.adapters.resp.durable import level_in, packed_level
+from valkyrie.adapters.resp.info import PROBE
 from valkyrie.adapters.resp.scripts import LEVELS, RAISE
 
 NO_KEY, NO_TTL = -2, -1  # what PTTL says
@@ -75,7 +76,8 @@ class RespSide:
     async def key_page(self, at: str) -> tuple[Sequence[str], str | None]:
         before = value_key(self._appliance, "")
         found, after = await self._client.page(f"{before}*", at)
-        return [key.removeprefix(before) for key in found if key.startswith(before)], after
+        keys = [key.removeprefix(before) for key in found if key.startswith(before)]
+        return [key for key in keys if key != PROBE], after
 
     async def values(self, keys: Sequence[str]) -> list[Found]:
         found: list[Found] = []
@@ -144,10 +146,11 @@ class RespSide:
         await self._unlink([document_key(self._appliance, name)])
 
     async def count(self) -> int:
-        before = value_key(self._appliance, "")
+        before, probe = value_key(self._appliance, ""), value_key(self._appliance, PROBE)
         total = 0
         async for found in self._client.scan(f"vk:{{{self._appliance}*"):
-            total += sum(bool(self._bucket.fullmatch(key)) or key.startswith(before) for key in found)
+            values = sum(key.startswith(before) and key != probe for key in found)
+            total += values + sum(bool(self._bucket.fullmatch(key)) for key in found)
         return total
 
     async def wipe(self) -> int:

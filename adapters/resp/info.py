@@ -15,6 +15,7 @@ from valkyrie.control.cost import Cost
 from valkyrie.control.dataplane.keyname import opaque
 
 OLDEST = (7, 0)  # scripts that declare what they do
+PROBE = "\0probe"  # the key that is tried at start
 PROBE_MS = 1000
 
 
@@ -92,7 +93,7 @@ async def check_user(client: RespClient, appliance: str, consumer: Consumer) -> 
     """Try what calls need, on keys of no meaning. Raises AuthorizationFailed that names the command, or why
     the server does not serve.
     """
-    key = value_key(appliance, "\0probe")
+    key = value_key(appliance, PROBE)
     await client.pipeline(
         [
             ("SET", key, 1, "PX", PROBE_MS),
@@ -105,7 +106,7 @@ async def check_user(client: RespClient, appliance: str, consumer: Consumer) -> 
         repeatable=True,
     )
     await client.script(INCREMENT, [key], [1, PROBE_MS], repeatable=True)
-    bucket = name_of(CALLERS, opaque("\0probe"))
+    bucket = name_of(CALLERS, opaque(PROBE))
     for outcome in await consumer.take([Taking(bucket, Cost(1, 0, 1), 0)]):
         if isinstance(outcome, StoreError):
             raise outcome
