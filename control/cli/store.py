@@ -9,6 +9,7 @@ import click
 from valkyrie.control.cli.exits import CHECK_FAILED
 from valkyrie.control.cli.options import LIMIT, RATE, examples, prints, with_client
 from valkyrie.control.cli.output import Block, Column, Facts, Line, Output, Table
+from valkyrie.control.cli.store_migrate import migrate
 from valkyrie.control.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -115,6 +116,9 @@ def decision_text(answer: Mapping[str, Any], n: int) -> str:
 @click.group()
 def store() -> None:
     """Stores: what applications' buckets are kept in, and what takes over when one is away."""
+
+
+store.add_command(migrate)
 
 
 @store.command()
