@@ -13,6 +13,7 @@ from starlette.responses import StreamingResponse
 
 from valkyrie.control.api import models
 from valkyrie.control.api.credentials import CREDENTIAL_ROUTES
+from valkyrie.control.api.migration import MIGRATION_ROUTES
 from valkyrie.control.api.route import LARGE_BODY, Call, Route
 from valkyrie.control.api.standby import STANDBY_ROUTES
 from valkyrie.control.api.stores import STORE_ROUTES
@@ -232,6 +233,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     *CREDENTIAL_ROUTES,
     *STORE_ROUTES,
+    *MIGRATION_ROUTES,
     *TELEMETRY_ROUTES,
     *STANDBY_ROUTES,
 )  # fmt: skip
