@@ -16,6 +16,7 @@ from valkyrie.control.service.events import Hub
 from valkyrie.control.service.guards import Guards
 from valkyrie.control.service.keeping import Keeping, NotKept
 from valkyrie.control.service.limits import Limits
+from valkyrie.control.service.migration import Migration
 from valkyrie.control.service.nics import Nics
 from valkyrie.control.service.policy import Policy
 from valkyrie.control.service.stores import Stores
@@ -51,6 +52,7 @@ class Service:
         self.keeping: Keeping = NotKept()
         self.standby: Standby | None = None
         self.stores = Stores(self.core, self.hub.tell, self.credentials.store)
+        self.migration = Migration(self.core, self.credentials.store, self.hub.tell)
         self.telemetry = Telemetry(
             self.core, self.credentials.store, self.meters, lambda: take(self), RANDOM_BYTES
         )
