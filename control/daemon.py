@@ -110,6 +110,7 @@ async def _serve(
     ]
     tasks.append(loop.create_task(_ready_for_calls(engine)))
     tasks.append(loop.create_task(forever("the stores", service.stores.run)))
+    tasks.append(loop.create_task(forever("the migration", service.migration.run)))
     tasks.append(loop.create_task(forever("telemetry", service.telemetry.run)))
     if standby is not None:
         tasks.append(loop.create_task(forever("the sync", standby.run)))
