@@ -18,6 +18,7 @@ from valkyrie.control.api.route import LARGE_BODY, Call, Route
 from valkyrie.control.api.standby import STANDBY_ROUTES
 from valkyrie.control.api.stores import STORE_ROUTES
 from valkyrie.control.api.telemetry import TELEMETRY_ROUTES
+from valkyrie.control.service.drops import KEPT
 from valkyrie.control.service.events import Follower
 from valkyrie.control.service.service import Service
 from valkyrie.control.version import installed
@@ -150,7 +151,7 @@ async def detach(service: Service, call: Call) -> Any:
 
 
 async def top(service: Service, call: Call) -> Any:
-    return await service.views.top(call.number("count", 20, MOST_TALKERS))
+    return await service.views.top(call.number("count", 20, MOST_TALKERS), call.query.get("limit"))
 
 
 async def audit(service: Service, call: Call) -> Any:
@@ -160,6 +161,10 @@ async def audit(service: Service, call: Call) -> Any:
 async def events(service: Service, call: Call) -> Any:
     follower = service.hub.join()
     return StreamingResponse(_stream(service, follower), media_type="text/event-stream")
+
+
+async def last_events(service: Service, call: Call) -> Any:
+    return service.views.last_events(call.number("count", 100, KEPT))
 
 
 async def _stream(service: Service, follower: Follower) -> AsyncIterator[bytes]:
@@ -224,9 +229,13 @@ ROUTES: tuple[Route, ...] = (
     Route("DELETE", "/v1/nics/{nic}", "Stop policing a NIC", detach),
     Route(
         "GET", "/v1/top", "Rates of the limits, and who is dropped most", top,
-        query={"count": f"so many talkers, up to {MOST_TALKERS}"},
+        query={"count": f"so many talkers, up to {MOST_TALKERS}", "limit": "talkers of this limit or reason alone"},
     ),
     Route("GET", "/v1/events", "Drops and notes as they happen", events, stream=True),
+    Route(
+        "GET", "/v1/events/last", "The last drops and notes, the oldest first", last_events,
+        query={"count": f"at most so many, up to {KEPT}"},
+    ),
     Route(
         "GET", "/v1/audit", "Who changed what, the newest first", audit,
         query={"count": f"at most so many, up to {MOST_AUDIT}"},

@@ -40,6 +40,7 @@ def line(event: dict[str, Any]) -> Line:
         event["protocol"],
         f"{event['length']} B",
         f"on {event['nic']}",
+        *([f"key {event['key']}"] if event.get("key") else []),
     ]
     return Line("  ".join(words), "yellow" if verdict == "shadow" else "")
 
@@ -68,11 +69,22 @@ def reopened(client: "Client", wait: Callable[[float], None]) -> Iterator[dict[s
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="The same as -o json: a line of JSON for each event.")
+@click.option(
+    "--last", type=click.IntRange(1, 1000), metavar="N", help="Print the last N that happened, and end."
+)
 @prints
 @with_client
-def events(client: "Client", *, as_json: bool, out: Output) -> None:
+def events(client: "Client", *, as_json: bool, last: int | None, out: Output) -> None:
     """Follow dropped packets and what else happens, until Ctrl-C."""
     printer = Output("json") if as_json else out
+    if last is not None:
+        answer = client.get("/v1/events/last", count=last)
+        for event in answer["events"]:
+            printer.item(event, partial(line, event))
+        if answer["lost"] or answer["limited"]:
+            told = f"{answer['lost']} lost and {answer['limited']} held back by events.rate"
+            click.echo(f"drops since the counters began that were not told: {told}", err=True)
+        return
 
     def say(text: str) -> None:
         click.echo(text, err=True)

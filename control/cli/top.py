@@ -26,7 +26,12 @@ LIMITS = (
     Column("DROPPED/S", right=True),
 )
 # Of talkers the daemon has samples: their counts are estimates.
-TALKERS = (Column("TALKER"), Column("LIMIT"), Column("~DROPPED", right=True))
+TALKERS = (
+    Column("TALKER"),
+    Column("LIMIT"),
+    Column("~DROPPED", right=True),
+    Column("~WOULD DROP", right=True),
+)
 
 
 def limit_row(limit: dict[str, Any]) -> list[str]:
@@ -40,11 +45,21 @@ def view(answer: dict[str, Any]) -> list[Table]:
     from valkyrie.control.units import format_count
 
     limits = [limit_row(limit) for limit in answer["limits"]]
-    talkers = [[one["key"], one["limit"], format_count(one["dropped"])] for one in answer["talkers"]]
+    talkers = [
+        [one["key"], one["limit"], format_count(one["dropped"]), format_count(one["would_drop"])]
+        for one in answer["talkers"]
+    ]
     return [
         Table(LIMITS, limits, empty="no limits: every packet passes"),
         Table(TALKERS, talkers, empty="nobody is being dropped"),
     ]
+
+
+def verdict(talker: dict[str, Any]) -> str:
+    """What happened to a talker's packets, or under a shadow limit would have."""
+    if talker["would_drop"]:
+        return f"would drop ~{talker['would_drop']}"
+    return f"dropped ~{talker['dropped']}"
 
 
 def lines(answer: dict[str, Any], clock: str) -> list[Line]:
@@ -53,9 +68,7 @@ def lines(answer: dict[str, Any], clock: str) -> list[Line]:
         f"{clock}  {name}  matched {matched}/s  passed {passed}/s  dropped {dropped}/s"
         for name, _, matched, passed, dropped in map(limit_row, answer["limits"])
     ]
-    texts += [
-        f"{clock}  {one['limit']}  {one['key']}  dropped ~{one['dropped']}" for one in answer["talkers"]
-    ]
+    texts += [f"{clock}  {one['limit']}  {one['key']}  {verdict(one)}" for one in answer["talkers"]]
     return [Line(text) for text in texts or [f"{clock}  no limits"]]
 
 
@@ -84,16 +97,17 @@ def live(sample: Callable[[], Sequence[Table]]) -> None:
 @click.option(
     "--count", type=click.IntRange(1, 1000), default=20, show_default=True, help="So many top talkers."
 )
+@click.option("--limit", metavar="NAME", help="Top talkers of this limit (or reason, as ban) alone.")
 @prints
 @with_client
-def top(client: "Client", *, once: bool, count: int, out: Output) -> None:
+def top(client: "Client", *, once: bool, count: int, limit: str | None, out: Output) -> None:
     """Rates of the limits and who is dropped most, twice a second, until Ctrl-C.
 
     Without a terminal a line for each limit and talker every second.
     """
 
     def sample() -> dict[str, Any]:
-        answer: dict[str, Any] = client.get("/v1/top", count=count)
+        answer: dict[str, Any] = client.get("/v1/top", count=count, limit=limit)
         return answer
 
     if once:

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from hashlib import blake2b
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Protocol
 
 from valkyrie.control import abi
 from valkyrie.control.errors import InvalidInput
@@ -22,6 +23,7 @@ EXAMPLE = "write it as `buckets list` shows it, for example 198.51.100.7 or 10.0
 MAX_TEXT = 200
 MAX_OPAQUE_BYTES = 1024
 OPAQUE = re.compile("#([0-9a-f]{32})")
+NAMES = {number: word for word, number in PROTOCOLS.items()}
 MAPPED = bytes(10) + b"\xff\xff"
 Address = IPv4Address | IPv6Address
 
@@ -66,12 +68,40 @@ def name_of(record: Record, spec: KeySpec, fingerprint: int) -> str:
     ends, sport, protocol = _ends(record, spec, fingerprint)
     words = [ends]
     if spec.proto and protocol is not None:
-        known = {number: word for word, number in PROTOCOLS.items()}
-        words.append(f"proto {known.get(protocol, protocol)}")
+        words.append(f"proto {NAMES.get(protocol, protocol)}")
     if spec.sport and sport is not None:
         words.append(f"sport {sport}")
     if spec.dport:
         words.append(f"dport {record.dport}")
+    return " ".join(word for word in words if word) or "global"
+
+
+class Ends(Protocol):
+    """What a key is made of, of a packet."""
+
+    @property
+    def src(self) -> Address: ...
+    @property
+    def dst(self) -> Address: ...
+    @property
+    def sport(self) -> int: ...
+    @property
+    def dport(self) -> int: ...
+    @property
+    def protocol(self) -> int: ...
+
+
+def packet_key(packet: Ends, spec: KeySpec) -> str:
+    """The key that a packet has under a limit, in the words of name_of; an IPv6 pair in full."""
+    src = _network(packet.src.packed, spec.src4, spec.src6) if spec.src4 is not None else ""
+    dst = _network(packet.dst.packed, spec.dst4, spec.dst6) if spec.dst4 is not None else ""
+    words = [f"{src}>{dst}" if src and dst else src or dst]
+    if spec.proto:
+        words.append(f"proto {NAMES.get(packet.protocol, packet.protocol)}")
+    if spec.sport:
+        words.append(f"sport {packet.sport}")
+    if spec.dport:
+        words.append(f"dport {packet.dport}")
     return " ".join(word for word in words if word) or "global"
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 from weakref import WeakSet
@@ -13,6 +14,7 @@ from valkyrie.control.service.clock import Clock
 
 QUEUE = 1024  # events that wait for one follower
 FOLLOWERS = 64
+NOTES = 200  # the last notes, for those who ask
 
 
 class Follower:
@@ -28,6 +30,9 @@ class Follower:
             self._lost += 1
         else:
             self._queue.put_nowait(event)
+
+    def lose(self, count: int) -> None:
+        self._lost += count
 
     def end(self) -> None:
         if self._queue.full():
@@ -52,6 +57,7 @@ class Hub:
         self._followers: WeakSet[Follower] = WeakSet()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
+        self.notes: deque[dict[str, Any]] = deque(maxlen=NOTES)
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Which loop the followers live in; before that nobody can follow."""
@@ -61,7 +67,17 @@ class Hub:
         """A note in words, as of a link that came back."""
         if self._loop is not None and not self._closed:
             event = {"time": self._clock.wall(), "kind": kind, "what": what}
-            self._loop.call_soon_threadsafe(self.publish, event)
+            self._loop.call_soon_threadsafe(self._note, event)
+
+    def _note(self, event: dict[str, Any]) -> None:
+        self.notes.append(event)
+        self.publish(event)
+
+    def lose(self, count: int) -> None:
+        """So many events were too many to be told to anybody who follows."""
+        if count:
+            for follower in self._followers:
+                follower.lose(count)
 
     def publish(self, event: dict[str, Any]) -> None:
         for follower in self._followers:

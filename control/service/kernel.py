@@ -18,12 +18,13 @@ from valkyrie.control.dataplane import buckets as table
 from valkyrie.control.dataplane import build, explain, maps, migrate, stats
 from valkyrie.control.dataplane.buckets import Bucket
 from valkyrie.control.dataplane.build import Outcome
-from valkyrie.control.dataplane.events import Event, EventReader
+from valkyrie.control.dataplane.events import EventReader
 from valkyrie.control.dataplane.keyname import BAN_KEY, record_of
 from valkyrie.control.dataplane.links import links
 from valkyrie.control.dataplane.maps import Dataplane
 from valkyrie.control.dataplane.packet import build as build_packet
 from valkyrie.control.dataplane.packet import parse as parse_packet
+from valkyrie.control.dataplane.ring import Records
 from valkyrie.control.dataplane.source import Sizes, possible_cpus
 from valkyrie.control.durable import fill
 from valkyrie.control.durable.names import Entries
@@ -344,11 +345,11 @@ class KernelEngine:
             ],
         }
 
-    async def events(self) -> AsyncIterator[Event]:
-        """Drops as the kernel reports them, for ever."""
+    async def events(self) -> AsyncIterator[Records]:
+        """Drops as the kernel reports them, for ever: batches of abi.EVENT."""
         with EventReader(self._pins) as reader:
-            async for event in reader.events():
-                yield event
+            async for batch in reader.batches():
+                yield batch
 
     def close(self) -> None:
         if self._opened is not None:

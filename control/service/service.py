@@ -46,7 +46,7 @@ class Service:
         self.guards = Guards(self.core)
         self.nics = Nics(self.core, self.hub.tell)
         self.policy = Policy(self.core)
-        self.talkers = Talkers(lambda: clock.mono_ns() / 1e9)
+        self.talkers = Talkers(lambda: clock.mono_ns() / 1e9, int.from_bytes(RANDOM_BYTES(8)))
         self.drops = Drops(self.core, self.hub, self.talkers)
         self.meters = make_meters(engine.occupancy, lambda: clock.mono_ns() / 1e9)
         self.keeping: Keeping = NotKept()
@@ -57,7 +57,7 @@ class Service:
             self.core, self.credentials.store, self.meters, lambda: take(self), RANDOM_BYTES
         )
         self.credentials.users.append(lambda: self.telemetry.settings)
-        self.views = Views(self.core, self.nics, self.talkers, self._kept)
+        self.views = Views(self.core, self.nics, self.talkers, self.drops, self._kept)
 
     def _kept(self) -> dict[str, Any]:
         return self.keeping.status()

@@ -16,6 +16,7 @@ from valkyrie.control.audit import Actor
 from valkyrie.control.enums import Reason
 from valkyrie.control.errors import InvalidInput, NotFound
 from valkyrie.control.service.core import Core
+from valkyrie.control.service.drops import Drops
 from valkyrie.control.service.limits import known
 from valkyrie.control.service.nics import Nics
 from valkyrie.control.service.talkers import Talkers
@@ -37,8 +38,11 @@ class Sample:
 class Views:
     """`talkers` is fed by the data plane's drop events; `kept` tells how the state is kept in a store."""
 
-    def __init__(self, core: Core, nics: Nics, talkers: Talkers, kept: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self, core: Core, nics: Nics, talkers: Talkers, drops: Drops, kept: Callable[[], dict[str, Any]]
+    ) -> None:
         self._kept = kept
+        self._drops = drops
         self._core = core
         self._nics = nics
         self._talkers = talkers
@@ -76,8 +80,12 @@ class Views:
             },
         }
 
-    async def top(self, count: int) -> dict[str, Any]:
-        """Rates since the last call that is a quarter of a second ago or more, and who is dropped most."""
+    async def top(self, count: int, limit: str | None = None) -> dict[str, Any]:
+        """Rates since the last call that is a quarter of a second ago or more, and who is dropped most, by
+        all limits or by one. Raises NotFound for a limit that is neither one nor a reason.
+        """
+        if limit is not None and limit.upper() not in Reason.__members__:
+            known(self._core.world, limit)
         sample = self._sampled()
         slots = self._core.world.allotment.slots
         limits = [
@@ -91,7 +99,16 @@ class Views:
         for row in limits:
             if row["action"] == "shadow":
                 row["dropped_per_s"] = row["shadow_dropped_per_s"]
-        return {"limits": limits, "talkers": self._talkers.top(count)}
+        return {"limits": limits, "talkers": self._talkers.top(count, limit), "events": self._events()}
+
+    def _events(self) -> dict[str, int]:
+        """What became of the events from which talkers are counted."""
+        table = self._core.engine.figures().table
+        return {name: table.get(f"events_{name}", 0) for name in ("sent", "lost", "limited")}
+
+    def last_events(self, count: int) -> dict[str, Any]:
+        """The last drops and notes, the oldest first, and how many drops were not told."""
+        return {"events": self._drops.last(count), **self._events()}
 
     def _sampled(self) -> Sample:
         now = self._core.clock.mono_ns()

@@ -25,6 +25,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
     "wire": wire.run,
     "accuracy": accuracy.run,
     "memory": memory.run,
+    "events": events.run,
     "starts": daemon.starts,
     "changes": daemon.changes,
     "store-calls": resp.calls,

@@ -136,7 +136,7 @@ def test_top_redraws_on_a_terminal_until_interrupted(tmp_path: Path) -> None:
                 "dropped_per_s": 1.0,
             }
         ],
-        "talkers": [{"key": "198.51.100.7", "limit": "web", "dropped": 12345}],
+        "talkers": [{"key": "198.51.100.7", "limit": "web", "dropped": 12345, "would_drop": 0, "error": 0}],
     }
     with ctl_with(tmp_path, FakeApi(answers={"/v1/top": sample})) as ctl:
         shown, code = on_terminal(ctl, "top", end=b"12.3k")

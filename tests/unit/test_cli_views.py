@@ -43,7 +43,7 @@ TOP = {
             "dropped_per_s": 11345.2,
         }
     ],
-    "talkers": [{"key": "198.51.100.7", "limit": "web", "dropped": 54321}],
+    "talkers": [{"key": "198.51.100.7", "limit": "web", "dropped": 54321, "would_drop": 0, "error": 0}],
 }
 
 
@@ -118,7 +118,7 @@ def test_top_once_prints_one_sample_that_had_time_to_measure(ctl: Ctl) -> None:
     text = ctl.good("top", "--once", "--count", "7")
     assert [request.query for request in ctl.api.requests[before:]] == [{"count": "7"}] * 2
     assert ["web", "drop", "12.3k", "1000", "11.3k"] in [line.split() for line in text.splitlines()]
-    assert text.splitlines()[-1].split() == ["198.51.100.7", "web", "54.3k"]
+    assert text.splitlines()[-1].split() == ["198.51.100.7", "web", "54.3k", "0"]
 
 
 def test_audit_tells_who_did_what(ctl: Ctl) -> None:
