@@ -23,15 +23,15 @@ from valkyrie.adapters.naming import appliance_of
 from valkyrie.adapters.secrets import Secrets
 from valkyrie.adapters.settings import StoreSettings
 from valkyrie.control.audit import DAEMON, Actor
-from valkyrie.control.durable.document import STATE, Kept
-from valkyrie.control.durable.following import SILENT_S, Following, check_follow, check_silence, put_aside
+from valkyrie.control.durable.document import Kept
+from valkyrie.control.durable.following import SILENT_S, Following
 from valkyrie.control.durable.identity import machine, token_of
 from valkyrie.control.durable.lack import Tables
 from valkyrie.control.durable.opening import Opened, backend_of, make_store
 from valkyrie.control.durable.restore import Restored
 from valkyrie.control.durable.role import Role
 from valkyrie.control.durable.takeover import take_policy, take_what_is_kept
-from valkyrie.control.errors import Conflict, NotFound, ValkyrieError
+from valkyrie.control.errors import ValkyrieError
 from valkyrie.control.limits import Desired
 from valkyrie.control.service.core import Core
 from valkyrie.control.sync import Sync, make_sync
@@ -47,6 +47,7 @@ class Standby:
     """The Keeping of an appliance that may follow another: it runs the sync while it follows nobody.
 
     `moved()` is called when the name in the stores has changed; `token` is the one that `sync` claims with.
+    What people command (service/standby.py) happens between two looks, under `turn`.
     """
 
     def __init__(
@@ -62,59 +63,59 @@ class Standby:
         node: str,
         machine: str,
     ) -> None:
-        self._core = core
+        self.core = core
         self._tables = tables
         self._sync = sync
         self._tell = tell
         self._moved = moved
-        self._token = token
-        self._node = node
+        self.token = token
+        self.node = node
         self._machine = machine
-        self._following = Following(core, make, token)
+        self.following = Following(core, make, token)
         self._problem = ""
         self._restored: tuple[Restored, float] | None = None  # with the seconds that it took
-        self._turn = asyncio.Lock()  # a look, or a person's command
+        self.turn = asyncio.Lock()  # a look, or a person's command
         self._changed = asyncio.Event()
         self._looked = asyncio.Event()
 
     async def prepare(self) -> None:
         """As Keeping has it. A follower enforces what it last had; its loop asks for more."""
-        if not self._role.follows:
+        if not self.role.follows:
             await self._sync.prepare()
 
     async def refill(self) -> None:
-        if not self._role.follows:
+        if not self.role.follows:
             await self._sync.refill()
 
     async def close(self) -> None:
-        if not self._role.follows:
+        if not self.role.follows:
             await self._sync.close()
-        await self._following.close()
+        await self.following.close()
 
     async def run(self) -> None:
         """For ever: the sync, or the looks of a follower. Cancel it, then close()."""
         while True:
             self._changed.clear()
-            if not self._role.follows:
+            if not self.role.follows:
                 await self._keep_in_sync()
                 continue
-            async with self._turn:
+            async with self.turn:
                 await self._look()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):
                     await self._changed.wait()
 
     @property
-    def _role(self) -> Role:
-        return self._core.role
+    def role(self) -> Role:
+        return self.core.role
 
     @property
-    def _own_name(self) -> str:
-        return appliance_of(self._core.given.store.name, self._node)
+    def own_name(self) -> str:
+        return appliance_of(self.core.given.store.name, self.node)
 
     @property
-    def _backend(self) -> str:
-        return backend_of(self._core.settings.store)
+    def backend(self) -> str:
+        return backend_of(self.core.settings.store)
 
     async def _keep_in_sync(self) -> None:
         """Until the role changes. Then the last round is written and the name let go."""
@@ -131,172 +132,106 @@ class Standby:
         await self._sync.pause()
 
     async def _look(self) -> None:
-        role = self._role
+        role = self.role
         if not role.follows:
             return
         try:
-            store = await self._following.look(role.name)
-            kept = await self._following.policy(store)
+            store = await self.following.look(role.name)
+            kept = await self.following.policy(store)
             if kept is not None:
                 await self._enforce(kept, role)
-            await self._act(store, self._role)
-            self._say_problem(self._following.damage)
+            await self._act(store, self.role)
+            self._say_problem(self.following.damage)
         except ConsistencyError as error:
             self._say_problem(str(error))
         except ValkyrieError as error:
-            self._following.watch.lost()
+            self.following.watch.lost()
             self._say_problem(str(error))
         self._looked.set()
 
     async def _act(self, store: Opened, role: Role) -> None:
-        watch, now = self._following.watch, time.monotonic()
+        watch, now = self.following.watch, time.monotonic()
         verdict, silent = watch.verdict(role, now), watch.silent_s(now)
         if verdict == "wait":
             return
         if verdict == "claim":
-            self._say(f"{role.name} has been silent for {silent:.1f} s: taking over", logging.WARNING)
+            self.say(f"{role.name} has been silent for {silent:.1f} s: taking over", logging.WARNING)
             # The store checks it once more: another standby, or the other itself, may have been faster.
-            await store.claim(self._node, self._token, silent_s=role.after_s or SILENT_S)
-        await self._become(store, role, DAEMON, {"silent_s": round(silent, 1), "forced": False})
+            await store.claim(self.node, self.token, silent_s=role.after_s or SILENT_S)
+        await self.become(store, role, DAEMON, {"silent_s": round(silent, 1), "forced": False})
 
     async def _enforce(self, kept: Kept, role: Role) -> None:
-        if await take_policy(self._core, kept):
-            self._say(f"the limits are those of {role.name} now: {_counts(kept.desired)}")
+        if await take_policy(self.core, kept):
+            self.say(f"the limits are those of {role.name} now: {_counts(kept.desired)}")
         if not role.known:
             known = Role(role.kind, role.name, role.after_s, known=True)
-            await self._take_role(DAEMON, known, "standby.known", {"serial": kept.serial})
-        self._following.taken()
+            await self.take_role(DAEMON, known, "standby.known", {"serial": kept.serial})
+        self.following.taken()
 
-    async def _become(self, store: Opened, role: Role, actor: Actor, detail: dict[str, Any]) -> None:
+    async def become(self, store: Opened, role: Role, actor: Actor, detail: dict[str, Any]) -> None:
         """We own the name: take what is kept under it, then work as it."""
         began = time.monotonic()
         restored = await take_what_is_kept(
-            store, self._core, self._tables, token=self._token, name=role.name, machine=self._machine
+            store, self.core, self._tables, token=self.token, name=role.name, machine=self._machine
         )
         took = time.monotonic() - began
-        become = Role() if role.name == self._own_name else Role("successor", role.name)
+        become = Role() if role.name == self.own_name else Role("successor", role.name)
         detail |= {"buckets": restored.placed, "took_s": round(took, 3), "name": role.name}
-        await self._take_role(actor, become, "standby.take-over", detail)
+        await self.take_role(actor, become, "standby.take-over", detail)
         self._restored = restored, took
         self._problem = ""
-        self._say(
+        self.say(
             f"this appliance has taken over {role.name}: {restored.placed} of {restored.read} buckets "
-            f"restored in {took:.1f} s, {_counts(self._core.world.desired)}",
+            f"restored in {took:.1f} s, {_counts(self.core.world.desired)}",
             logging.WARNING,
         )
-        await self._following.close()
-        self._begin()
+        await self.following.close()
+        self.begin()
 
-    async def follow(self, actor: Actor, name: str, after_s: float | None, *, wait: bool) -> dict[str, Any]:
-        """Follow the appliance `name`; without `after_s` take over only when told to. `wait`: though it has
-        written nothing yet. Raises InvalidInput, Conflict, NotFound, StoreError, StateError; then nothing has
-        changed.
-        """
-        check_follow(name, after_s)
-        if self._backend == "embedded":
-            raise Conflict(
-                "the embedded store is this host's alone: there is nobody to follow in it",
-                "set store.mode to a server that both appliances reach (docs/standby.md)",
-            )
-        async with self._turn:
-            sync = self._sync.status()
-            if not self._role.follows and sync["owner"] and sync["name"] == name:
-                raise Conflict(
-                    f"this appliance is the active {name}: it cannot follow itself",
-                    f"to hand over: stop valkyried here, and `valkyrie-ctl standby take-over` there, which "
-                    f"follows {name}",
-                )
-            if not await self._following.is_kept(name) and not wait:
-                raise NotFound(
-                    f"no appliance {name} keeps its state in the store {self._backend}",
-                    "`valkyrie-ctl store status` there shows its name; --wait waits for one to come",
-                )
-            if self._role.kind == "own":
-                await asyncio.to_thread(put_aside, self._aside, self._core.world.desired)
-            detail = {"after_s": after_s, "wait": wait}
-            await self._take_role(actor, Role("follower", name, after_s), "standby.follow", detail)
-            await self._following.close()
-            self._looked.clear()
-            how = "when told to" if after_s is None else f"after {after_s:g} s of silence"
-            self._say(f"this appliance follows {name}, and takes over {how}")
-        self._begin()
+    async def looked(self) -> None:
+        """When a follower has looked for the first time, or BEGIN_S are over."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(BEGIN_S):
                 await self._looked.wait()
-        return self.told()
 
-    async def take_over(self, actor: Actor, *, force: bool) -> dict[str, Any]:
-        """Be the active one. Raises Conflict unless a follower; ConsistencyError when the other is alive and
-        `force` is not given; StoreError, DataplaneError, StateError, and it is tried again by `standby`.
-        """
-        async with self._turn:
-            role = self._role
-            if not role.follows:
-                raise Conflict(
-                    "this appliance follows nobody", "valkyrie-ctl standby follow NAME comes first"
-                )
-            store = await self._following.open(role.name)
-            owner = await store.owner()
-            content = await store.get_document(STATE)
-            if content is None and not role.known:
-                raise NotFound(f"{role.name} has never kept any state", "wait for it, or `standby end`")
-            check_silence(role, owner, self._token, force=force)
-            await store.claim(self._node, self._token, takeover=force, silent_s=role.after_s or SILENT_S)
-            silent = None if owner is None else round(owner.silent_s, 1)
-            await self._become(store, role, actor, {"silent_s": silent, "forced": force})
-        return self.told()
+    async def take_role(self, actor: Actor, role: Role, action: str, detail: dict[str, Any]) -> None:
+        await self.core.in_turn(lambda: self.core.take_role(actor, role, action, detail))
 
-    async def end(self, actor: Actor) -> dict[str, Any]:
-        """Work under the own name, with the policy as it is. Raises Conflict, StoreError, StateError."""
-        async with self._turn:
-            role = self._role
-            if role.kind == "own":
-                raise Conflict("this appliance is no standby", "valkyrie-ctl standby status")
-            if role.follows and role.name == self._own_name:
-                owner = await (await self._following.open(role.name)).owner()
-                if owner is not None and owner.token != self._token and owner.silent_s < SILENT_S:
-                    raise Conflict(
-                        f"{owner.node} is active as {role.name}, which is this appliance's own name too",
-                        "`valkyrie-ctl standby take-over --force` takes the name back; or set another "
-                        "store.name and reload",
-                    )
-            await self._take_role(actor, Role(), "standby.end", {"name": role.name, "was": role.kind})
-            await self._following.close()
-            self._say(f"this appliance is no standby of {role.name} any more: it keeps the limits as its own")
-        self._begin()
-        return self.told()
-
-    async def _take_role(self, actor: Actor, role: Role, action: str, detail: dict[str, Any]) -> None:
-        await self._core.in_turn(lambda: self._core.take_role(actor, role, action, detail))
-
-    def _begin(self) -> None:
+    def begin(self) -> None:
         """What goes with a changed role."""
         self._problem = ""
+        self._looked.clear()
         self._moved()
         self._changed.set()
 
     @property
-    def _aside(self) -> Path:
-        return self._core.settings.state_dir / ASIDE
+    def aside(self) -> Path:
+        """Where the policy from before is put."""
+        return self.core.settings.state_dir / ASIDE
+
+    def owns(self, name: str) -> bool:
+        """Whether this appliance is the active one of that name."""
+        sync = self._sync.status()
+        return not self.role.follows and bool(sync["owner"]) and sync["name"] == name
 
     def status(self) -> dict[str, Any]:
         """That of the sync, and `standby`; a follower's `state` is `following`."""
         found = self._sync.status()
-        if self._role.follows:
-            found |= {"state": "following", "store": self._backend, "name": self._role.name, "owner": False}
+        if self.role.follows:
+            found |= {"state": "following", "store": self.backend, "name": self.role.name, "owner": False}
             found |= {"epoch": None, "problem": self._problem, "owed": 0}
         return {**found, "standby": self.told()}
 
     def told(self) -> dict[str, Any]:
         """For people. `name` is whom it follows or has taken the place of."""
-        role, now = self._role, time.monotonic()
-        following = self._following
+        role, now = self.role, time.monotonic()
+        following = self.following
         owner = following.watch.owner
         restored = self._restored
         return {
             "role": role.kind,
             "name": role.name,
-            "own_name": self._own_name,
+            "own_name": self.own_name,
             "after_s": role.after_s,
             "active": None if owner is None else owner.node,
             "heard_s": None if owner is None else owner.silent_s,
@@ -304,7 +239,7 @@ class Standby:
             "policy_age_s": None if following.had is None else now - following.had,
             "fenced": not role.follows and self._sync.status()["state"] == "refused",
             "problem": self._problem,
-            "aside": str(self._aside) if self._aside.exists() else None,
+            "aside": str(self.aside) if self.aside.exists() else None,
             "restored": None if restored is None else restored[0].placed,
             "restored_s": None if restored is None else restored[1],
         }
@@ -312,12 +247,12 @@ class Standby:
     def _say_problem(self, problem: str) -> None:
         """Once until it changes; how long ago something was is no change."""
         if problem and not self._problem:
-            self._say(f"following {self._role.name}: {problem}", logging.WARNING)
-        elif self._problem and not problem and self._role.follows:
-            self._say(f"following {self._role.name} again")
+            self.say(f"following {self.role.name}: {problem}", logging.WARNING)
+        elif self._problem and not problem and self.role.follows:
+            self.say(f"following {self.role.name} again")
         self._problem = problem
 
-    def _say(self, what: str, level: int = logging.INFO) -> None:
+    def say(self, what: str, level: int = logging.INFO) -> None:
         log.log(level, "%s", what)
         self._tell("standby", what)
 

@@ -10,6 +10,7 @@ from pydantic import Field
 from valkyrie.control.api.models import Body
 from valkyrie.control.api.route import Call, Route
 from valkyrie.control.errors import Conflict
+from valkyrie.control.service import standby as commands
 from valkyrie.control.service.service import Service
 from valkyrie.control.standby import Standby
 from valkyrie.control.units import parse_duration
@@ -40,15 +41,17 @@ async def status(service: Service, call: Call) -> Any:
 
 async def follow(service: Service, call: Call) -> Any:
     after_s = None if call.body.after is None else parse_duration(call.body.after) / 1e9
-    return await standby_of(service).follow(call.actor, call.body.name, after_s, wait=call.body.wait)
+    return await commands.follow(
+        standby_of(service), call.actor, call.body.name, after_s, wait=call.body.wait
+    )
 
 
 async def take_over(service: Service, call: Call) -> Any:
-    return await standby_of(service).take_over(call.actor, force=call.body.force)
+    return await commands.take_over(standby_of(service), call.actor, force=call.body.force)
 
 
 async def end(service: Service, call: Call) -> Any:
-    return await standby_of(service).end(call.actor)
+    return await commands.end(standby_of(service), call.actor)
 
 
 STANDBY_ROUTES = (

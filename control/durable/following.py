@@ -10,21 +10,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from valkyrie.adapters.durable import Owner
 from valkyrie.adapters.errors import ConsistencyError
-from valkyrie.adapters.settings import APPLIANCE, StoreSettings
+from valkyrie.adapters.settings import StoreSettings
 from valkyrie.control.document import to_document
 from valkyrie.control.durable.document import STATE, Kept, LaterVersion, read_state
 from valkyrie.control.durable.opening import Opened
 from valkyrie.control.durable.publish import NEVER
-from valkyrie.control.durable.role import Role
 from valkyrie.control.durable.succession import Watch
-from valkyrie.control.errors import Conflict, InvalidInput, StateError
+from valkyrie.control.errors import StateError
 from valkyrie.control.limits import Desired
 from valkyrie.control.service.core import Core
 
 POLICY_S = 2.0  # between two looks at the policy, or the interval of the sync if that is longer
-SHORTEST_S, LONGEST_S = 5.0, 3600.0  # of silence; an active appliance is heard of each two seconds
 SILENT_S = 10.0  # for a takeover by hand
 
 
@@ -138,27 +135,3 @@ def put_aside(path: Path, desired: Desired) -> None:
         fresh.rename(path)
     except OSError as error:
         raise StateError(f"writing {path}: {error.strerror}", "free some space or mend the rights") from error
-
-
-def check_follow(name: str, after_s: float | None) -> None:
-    """Raises InvalidInput."""
-    if not APPLIANCE.fullmatch(name):
-        raise InvalidInput(
-            f"{name[:64]!r} is no appliance's name", "`valkyrie-ctl store status` there shows it", "name"
-        )
-    if after_s is not None and not SHORTEST_S <= after_s <= LONGEST_S:
-        raise InvalidInput(
-            f"taking over after {after_s:g} s is out of range",
-            f"from {SHORTEST_S:g}s to {LONGEST_S / 3600:g}h, as 10s",
-            "after",
-        )
-
-
-def check_silence(role: Role, owner: Owner | None, token: str, *, force: bool) -> None:
-    """Raises Conflict when the other is alive; the store looks again at the claim itself."""
-    if force or owner is None or owner.token == token or owner.silent_s >= (role.after_s or SILENT_S):
-        return
-    raise Conflict(
-        f"{owner.node} is active as {role.name}: heard of {owner.silent_s:.1f} s ago",
-        "stop valkyried there, which lets go of the name; or take over with --force",
-    )

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from valkyrie.control.durable.opening import make_store
 from valkyrie.control.durable.role import Role
 from valkyrie.control.durable.takeover import take_what_is_kept
 from valkyrie.control.errors import Conflict, DataplaneError
+from valkyrie.control.service.standby import follow, take_over
 from valkyrie.control.standby import Standby
 
 ADMIN = Actor(0, "root", 42)
@@ -73,7 +74,7 @@ class Machine(Appliance):
 
     async def die(self) -> None:
         """As by kill -9: the store is told nothing."""
-        await self.standby._following.close()
+        await self.standby.following.close()
         if self.sync._store is not None:
             await self.sync._store.close()
         await self.core.close()
@@ -83,7 +84,7 @@ class Machine(Appliance):
         await self.core.close()
 
 
-Make = Callable[..., Machine]
+Make = Callable[..., Awaitable[Machine]]
 
 
 @pytest.fixture
@@ -198,7 +199,7 @@ async def test_a_follower_that_was_killed_while_following_anew_has_its_old_polic
     await kept_by(make)
     two = await make("two", "b")
     await two.put_limits(WEB | {"name": "mine"})
-    await two.standby.follow(ADMIN, APPLIANCE, None, wait=False)  # nothing runs: killed after the role
+    await follow(two.standby, ADMIN, APPLIANCE, None, wait=False)  # nothing runs: killed after the role
     two = await make("two", "b")
     assert list(two.core.world.limits) == ["mine"]
     assert (two.core.settings.state_dir / "policy-before-standby.json").exists()
@@ -213,7 +214,7 @@ async def test_a_takeover_whose_table_fails_is_tried_again_and_is_never_half_don
     async with two.running():
         await two.until(lambda: two.role.known)
         with pytest.raises(DataplaneError):
-            await two.standby.take_over(ADMIN, force=True)
+            await take_over(two.standby, ADMIN, force=True)
         assert two.role.follows
         two.tables.restore = works  # type: ignore[method-assign]
         await two.until_role("successor")
@@ -248,9 +249,9 @@ async def test_an_active_one_is_not_taken_over_without_force(make: Make) -> None
     async with one.running(), two.running():
         await two.until(lambda: two.role.known)
         with pytest.raises(Conflict, match="one is active as edge"):
-            await two.standby.take_over(ADMIN, force=False)
+            await take_over(two.standby, ADMIN, force=False)
         assert two.role.follows
-        await two.standby.take_over(ADMIN, force=True)
+        await take_over(two.standby, ADMIN, force=True)
         await one.until(lambda: one.status["state"] == "refused")
         assert any("standby follow edge" in line for line in one.said)
 
@@ -259,7 +260,7 @@ async def test_a_policy_of_another_machine_is_not_written_over_by_one_that_was_a
     one, two = await kept_by(make), await following(make)
     async with two.running():
         await two.until(lambda: two.role.known)
-        await two.standby.take_over(ADMIN, force=True)
+        await take_over(two.standby, ADMIN, force=True)
         await two.until(lambda: two.status["state"] == "ok")
         await two.put_limits(WEB | {"rate": "9/h"})
         await two.until(lambda: two.sync._documents._serial == two.core.serial)
@@ -268,10 +269,10 @@ async def test_a_policy_of_another_machine_is_not_written_over_by_one_that_was_a
     await one.turn()
     assert one.status["state"] == "refused"
     assert "another machine has written a policy under the name edge" in one.status["problem"]
-    await one.standby.follow(ADMIN, APPLIANCE, None, wait=False)
+    await follow(one.standby, ADMIN, APPLIANCE, None, wait=False)
     async with one.running():
         await one.until(lambda: one.core.world.limits["web"].rate == "9/h")
-        assert (await one.standby.take_over(ADMIN, force=False))["role"] == "own"
+        assert (await take_over(one.standby, ADMIN, force=False))["role"] == "own"
         await one.until(lambda: one.status["state"] == "ok")
 
 
@@ -284,7 +285,7 @@ async def test_a_damaged_policy_in_the_store_leaves_what_was_had_and_a_takeover_
         await store.put_document("state", b"nonsense", one.token)
         await two.until(lambda: "damaged" in two.standby.told()["problem"])
         assert list(two.core.world.limits) == ["web"]
-        await two.standby.take_over(ADMIN, force=True)
+        await take_over(two.standby, ADMIN, force=True)
         assert await store.get_document("state") != b"nonsense"
         await store.close()
     has_taken_over(two)
