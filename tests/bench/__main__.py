@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import accuracy, classification, daemon, memory, nanoseconds, resp, wire
+from bench import accuracy, classification, daemon, events, memory, nanoseconds, resp, wire
 from bench.rows import Row, line, write_json
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {

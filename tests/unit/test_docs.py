@@ -290,7 +290,7 @@ def test_verdicts_of_reasons_are_those_of_the_program() -> None:
 
 
 def test_event_fields_are_those_that_are_told() -> None:
-    told = read("control/service/drops.py").split("return {", 1)[1].split("}", 1)[0]
+    told = read("control/service/drops.py").split("def _in_words", 1)[1].split("return {", 1)[1].split("}", 1)[0]
     fields = re.findall(r'"(\w+)": ', told)
     assert sorted(names(rows(read("docs/counters.md"), "## Events"))) == sorted(fields)
 
