@@ -15,7 +15,7 @@ from valkyrie.adapters.naming import SHARDS, bucket_key, owner_key, shard_of
 from valkyrie.adapters.resp.documents import Documents
 from valkyrie.adapters.resp.scripts import DROP, LEVELS, RAISE
 
-MOST_A_CALL = 100  # buckets: half a millisecond of the server's, in which it serves nobody else
+MOST_A_CALL = 50  # buckets: a quarter of a millisecond of the server's, in which it serves nobody else
 MOST_A_READ = 1000
 MAX_LEVEL = 1 << 64  # nine years in units, more than any bucket; its microseconds are exact in a double
 _LEVEL = Struct("<dH")

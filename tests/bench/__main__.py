@@ -14,7 +14,19 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import accuracy, classification, daemon, events, memory, nanoseconds, resp, wire
+from bench import (
+    accuracy,
+    classification,
+    daemon,
+    events,
+    kernel_calls,
+    memory,
+    nanoseconds,
+    store_calls,
+    store_failover,
+    store_sync,
+    wire,
+)
 from bench.rows import Row, line, write_json
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
@@ -28,8 +40,12 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
     "events": events.run,
     "starts": daemon.starts,
     "changes": daemon.changes,
-    "store-calls": resp.calls,
-    "store-bulk": resp.bulk,
+    "store-calls": store_calls.one_at_a_time,
+    "store-together": store_calls.together,
+    "kernel-calls": kernel_calls.run,
+    "store-sync": store_sync.run,
+    "store-failover": store_failover.failover,
+    "store-switch": store_failover.switch,
 }
 
 

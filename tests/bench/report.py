@@ -3,14 +3,14 @@
 
     python -m bench.report FILE
 
-FILE is what `--json` wrote, of a whole run.
+FILE is what `--json` wrote, of a whole run, or of all benchmarks of packets or of stores.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bench.accuracy import RATES
@@ -20,7 +20,9 @@ from bench.rows import Row, number, read_json
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 BEGIN, END = "<!-- figures: begin -->\n", "<!-- figures: end -->\n"
+STORE_BEGIN, STORE_END = "<!-- store figures: begin -->\n", "<!-- store figures: end -->\n"
 OTHER_BEGIN, OTHER_END = "<!-- other figures: begin -->\n", "<!-- other figures: end -->\n"
+OF_STORES = re.compile(r"redis|valkey|kernel (try_consume|get|set)|bare test run of")
 ACCURACY = re.compile(r"admitted / allowed, ([\d,]+)/s, (\w+), (.*)")
 
 
@@ -37,7 +39,8 @@ def table(rows: Iterable[Row]) -> str:
         line = f"| {entry.name} | {number(entry.value)} {entry.unit} |"
         if budgets:
             bound = (entry.budget or "").replace("<=", "≤").replace(">=", "≥")
-            line += f" {bound} | {'kept' if entry.ok else '**missed**'} |"
+            verdict = "" if entry.budget is None else "kept" if entry.ok else "**missed**"
+            line += f" {bound} | {verdict} |"
         lines.append(line)
     return "\n".join(lines) + "\n"
 
@@ -75,15 +78,26 @@ def between(text: str, begin: str, end: str, fresh: str) -> str:
     return before + begin + "\n" + fresh + "\n" + end + after
 
 
-def main(path: str) -> None:
-    """Write the tables and the charts."""
-    rows = read_json(Path(path))
+def of_packets(text: str, rows: Sequence[Row]) -> str:
+    """The page with the figures of packets; draws their charts."""
     values = {entry.name: entry.value for entry in rows}
     (DOCS / "images" / "performance-nanoseconds.svg").write_text(nanoseconds_chart(values))
     (DOCS / "images" / "performance-accuracy.svg").write_text(accuracy_chart(values))
+    text = between(text, BEGIN, END, table(entry for entry in rows if entry.budget))
+    return between(text, OTHER_BEGIN, OTHER_END, table(entry for entry in rows if not entry.budget))
+
+
+def main(path: str) -> None:
+    """Write the tables and the charts."""
+    rows = read_json(Path(path))
+    stores = [entry for entry in rows if OF_STORES.search(entry.name)]
+    packets = [entry for entry in rows if entry not in stores]
     page = DOCS / "performance.md"
-    text = between(page.read_text(), BEGIN, END, table(entry for entry in rows if entry.budget))
-    text = between(text, OTHER_BEGIN, OTHER_END, table(entry for entry in rows if not entry.budget))
+    text = page.read_text()
+    if packets:
+        text = of_packets(text, packets)
+    if stores:
+        text = between(text, STORE_BEGIN, STORE_END, table(stores))
     page.write_text(text)
 
 

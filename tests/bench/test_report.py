@@ -8,7 +8,7 @@ import pytest
 
 from bench.accuracy import RATES
 from bench.chart import Axis, chart
-from bench.report import accuracy_chart, between, table
+from bench.report import OF_STORES, accuracy_chart, between, table
 from bench.rows import read_json, row, write_json
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -38,6 +38,26 @@ def test_a_table_says_what_is_missed() -> None:
     text = table([row("a", 1.25, "x", "<= 1.1"), row("b", 1, "x", "<= 1.1")])
     assert "| a | 1.25 x | ≤ 1.1 | **missed** |" in text
     assert "| b | 1 x | ≤ 1.1 | kept |" in text
+
+
+def test_figures_without_a_budget_stand_among_the_others_without_a_verdict() -> None:
+    text = table([row("a", 1, "x", "<= 1.1"), row("b", 1, "us")])
+    assert "| b | 1 us |  |  |" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("try_consume, one at a time, redis, TCP, p99", True),
+        ("primary of a valkey cluster hung, 50 callers: calls that fail / in flight", True),
+        ("kernel try_consume, batches of 256", True),
+        ("bare test run of the same program, p50", True),
+        ("police / bare XDP_DROP, 1,000 sources", False),
+        ("ns a packet, one limit", False),
+    ],
+)
+def test_figures_of_stores_are_told_from_those_of_packets(name: str, expected: bool) -> None:
+    assert bool(OF_STORES.search(name)) is expected
 
 
 def test_only_what_stands_between_the_marks_is_replaced() -> None:
