@@ -28,6 +28,7 @@ TABLE = {
     "creds": f"{HERE}.credentials:creds",
     "store": f"{HERE}.store:store",
     "standby": f"{HERE}.standby:standby",
+    "telemetry": f"{HERE}.telemetry:telemetry",
     "completion": f"{HERE}.completion:completion",
 }
 

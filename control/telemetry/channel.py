@@ -112,6 +112,8 @@ class HttpChannel:
             connection.request("POST", path, gzip.compress(message, 1), self._headers)
             answer = connection.getresponse()
             body = answer.read(MAX_ANSWER)
+            if deadline.finished.is_set():  # the end was ours
+                raise TimeoutError  # noqa: TRY301 - told as the library's own timeouts are
         except TimeoutError as error:
             raise ExportError(f"{self._endpoint} did not answer within {timeout_s:g} s") from error
         except (OSError, http.client.HTTPException) as error:

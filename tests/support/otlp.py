@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A collector in this process, over HTTP or gRPC, that parses what it gets; and some that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metrics
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as traces
+
+
+class Collector:
+    """What came. `status` and `answer_headers` are what it answers with (HTTP); `garbage`: not OTLP."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.metrics: list[Any] = []
+        self.spans: list[Any] = []
+        self.headers: list[dict[str, str]] = []
+        self.status = 200
+        self.answer_headers: dict[str, str] = {}
+        self.garbage = b""
+        self.requests = 0
+
+    def took(self, signal: str, message: bytes, headers: dict[str, str]) -> None:
+        self.headers.append(headers)
+        if signal == "metrics":
+            parsed = metrics.ExportMetricsServiceRequest.FromString(message)
+            self.metrics.append(parsed)
+        else:
+            given = traces.ExportTraceServiceRequest.FromString(message)
+            self.spans += [
+                one
+                for resource in given.resource_spans
+                for scope in resource.scope_spans
+                for one in scope.spans
+            ]
+
+    def series(self, name: str) -> dict[tuple[str, ...], Any]:
+        """Of the newest batch: the points of a metric by the values of their attributes."""
+        found: dict[tuple[str, ...], Any] = {}
+        for resource in self.metrics[-1].resource_metrics:
+            for scope in resource.scope_metrics:
+                for metric in scope.metrics:
+                    if metric.name == name:
+                        points = getattr(metric, metric.WhichOneof("data")).data_points
+                        found |= {
+                            tuple(pair.value.string_value for pair in point.attributes): point
+                            for point in points
+                        }
+        return found
+
+
+@contextlib.contextmanager
+def http_collector() -> Iterator[Collector]:
+    collector = Collector()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            collector.requests += 1
+            if collector.status == 200 and not collector.garbage:
+                given = {name.lower(): value for name, value in self.headers.items()}
+                collector.took(self.path.rpartition("/")[2], gzip.decompress(body), given)
+            self.send_response(collector.status)
+            for name, value in collector.answer_headers.items():
+                self.send_header(name, value)
+            self.send_header("content-type", "application/x-protobuf")
+            self.send_header("content-length", str(len(collector.garbage)))
+            self.end_headers()
+            self.wfile.write(collector.garbage)
+
+        def log_message(self, *args: Any) -> None:
+            """Nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    collector.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield collector
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@contextlib.contextmanager
+def grpc_collector() -> Iterator[Collector]:
+    import grpc
+    from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc as metrics_service
+    from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as trace_service
+
+    collector = Collector()
+
+    class Metrics(metrics_service.MetricsServiceServicer):  # type: ignore[misc]
+        def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - the service's name for it
+            collector.requests += 1
+            if collector.status != 200:
+                context.abort(grpc.StatusCode.UNAUTHENTICATED, "who are you?")
+            collector.took("metrics", request.SerializeToString(), dict(context.invocation_metadata()))
+            return metrics.ExportMetricsServiceResponse()
+
+    class Traces(trace_service.TraceServiceServicer):  # type: ignore[misc]
+        def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - the service's name for it
+            collector.took("traces", request.SerializeToString(), dict(context.invocation_metadata()))
+            return traces.ExportTraceServiceResponse()
+
+    with ThreadPoolExecutor(2) as pool:
+        server = grpc.server(pool)
+        metrics_service.add_MetricsServiceServicer_to_server(Metrics(), server)
+        trace_service.add_TraceServiceServicer_to_server(Traces(), server)
+        collector.url = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        server.start()
+        try:
+            yield collector
+        finally:
+            server.stop(None).wait()
+
+
+@contextlib.contextmanager
+def talks(say: bytes, pause_s: float = 0.0) -> Iterator[str]:
+    """The URL of something that takes what comes and says these bytes, one every `pause_s`, then nothing."""
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.05)
+
+        def serve() -> None:
+            while not ended.is_set():
+                try:
+                    connection, _ = listener.accept()
+                except TimeoutError:
+                    continue
+                with connection, contextlib.suppress(OSError):
+                    connection.settimeout(5)
+                    connection.recv(1 << 20)
+                    for byte in say:
+                        connection.sendall(bytes([byte]))
+                        if pause_s and ended.wait(pause_s):
+                            break
+                    ended.wait(10 if not say or pause_s else 0)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            ended.set()
+            thread.join()
+
+
+def until(holds: Callable[[], object], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come to hold in time"
+        time.sleep(0.01)
+
+
+async def holds(what: Callable[[], object]) -> None:
+    await asyncio.to_thread(until, what)

@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: Apache-2.0
+"""OTLP to a real collector in this process, and to some that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+
+from support.otlp import Collector, grpc_collector, holds, http_collector, talks, until
+from support.workbench import ADMIN, WEB, Bench
+from valkyrie.control.errors import InvalidInput, NotFound
+from valkyrie.control.telemetry.channel import ExportError, HttpChannel, parse_headers
+from valkyrie.control.telemetry.courier import END_S, MOST_SPANS, Courier
+from valkyrie.control.telemetry.meters import ExportMeter
+from valkyrie.control.telemetry.spans import Span
+
+SECRET = b"authorization=Bearer%20wordy-secret"
+
+
+@contextlib.asynccontextmanager
+async def running(bench: Bench) -> AsyncIterator[None]:
+    task = asyncio.ensure_future(bench.service.telemetry.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def enable(bench: Bench, url: str, **more: Any) -> dict[str, Any]:
+    return await bench.service.telemetry.change(
+        ADMIN, {"enabled": True, "endpoint": url, "interval_seconds": 1, **more}
+    )
+
+
+@pytest.fixture(params=["http", "grpc"])
+def collector(request: pytest.FixtureRequest) -> Iterator[tuple[str, Collector]]:
+    kinds: dict[str, Callable[[], AbstractContextManager[Collector]]] = {
+        "http": http_collector, "grpc": grpc_collector,
+    }  # fmt: skip
+    with kinds[request.param]() as made:
+        yield request.param, made
+
+
+async def test_a_collector_gets_the_counters_of_the_kernel(
+    bench: Bench, collector: tuple[str, Collector]
+) -> None:
+    protocol, there = collector
+    await bench.service.limits.put(ADMIN, "web", WEB)
+    bench.engine.counters[bench.service.core.world.allotment.slots["web"].slot]["dropped"] = 1 << 60
+    async with running(bench):
+        await enable(bench, there.url, protocol=protocol)
+        await holds(lambda: there.metrics)
+        await holds(lambda: bench.service.telemetry.status()["state"] == "ok")
+    point = there.series("valkyrie.limit.packet.dropped")[("web",)]
+    assert point.as_int == 1 << 60
+    (resource,) = there.metrics[-1].resource_metrics
+    told = {pair.key: pair.value.string_value for pair in resource.resource.attributes}
+    assert told["service.name"] == "valkyried"
+
+
+async def test_headers_are_sent_and_a_new_secret_counts_at_once(
+    bench: Bench, collector: tuple[str, Collector]
+) -> None:
+    protocol, there = collector
+    await bench.service.credentials.put(ADMIN, "otel", SECRET)
+    async with running(bench):
+        answer = await enable(bench, there.url, protocol=protocol, headers_credential="otel")
+        assert "wordy" not in repr(answer)
+        await holds(lambda: there.headers)
+        assert there.headers[-1]["authorization"] == "Bearer wordy-secret"
+        await bench.service.credentials.rotate(ADMIN, "otel", b"authorization=Basic%20eA,x-scope=a")
+        await holds(lambda: there.headers[-1]["authorization"] == "Basic eA")
+        assert there.headers[-1]["x-scope"] == "a"
+
+
+async def test_a_trace_goes_from_the_call_to_the_maps_with_the_audit_id(
+    bench: Bench, collector: tuple[str, Collector]
+) -> None:
+    protocol, there = collector
+    async with running(bench):
+        await enable(bench, there.url, protocol=protocol, traces=True)
+        await holds(lambda: there.metrics)
+        parent = f"00-{'ab' * 16}-{'cd' * 8}-01"
+        with bench.service.telemetry.operation("PUT /v1/limits/{name}", parent) as root:
+            assert root is not None
+            await bench.service.limits.put(ADMIN, "web", WEB)
+        await holds(lambda: len(there.spans) >= 4)
+    by_name = {span.name: span for span in there.spans}
+    top = by_name["PUT /v1/limits/{name}"]
+    assert {span.trace_id.hex() for span in there.spans} == {"ab" * 16}
+    assert top.parent_span_id.hex() == "cd" * 8
+    assert by_name["ruleset.compile"].parent_span_id == top.span_id
+    assert by_name["state.write"].parent_span_id == top.span_id
+    assert by_name["maps.publish"].parent_span_id == by_name["state.write"].span_id
+    ids = {pair.key: pair.value.int_value for pair in top.attributes}
+    newest = (await bench.service.views.audit(1))["audit"][0]
+    assert ids["valkyrie.audit.id"] == newest["id"] > 0
+
+
+async def test_no_span_is_made_unless_traces_are_asked_for(bench: Bench) -> None:
+    with http_collector() as there:
+        async with running(bench):
+            await enable(bench, there.url)
+            await holds(lambda: there.metrics)
+            with bench.service.telemetry.operation("PUT", None) as root:
+                assert root is None
+
+
+async def test_what_was_set_lasts_and_reset_goes_back(bench: Bench) -> None:
+    with http_collector() as there:
+        await enable(bench, there.url)
+        service = await bench.again()
+        assert service.telemetry.status()["endpoint"] == there.url
+        assert service.telemetry.status()["set"] == ["enabled", "endpoint", "interval_seconds"]
+        await service.telemetry.reset(ADMIN)
+        assert service.telemetry.status()["state"] == "off"
+        service = await bench.again()
+        assert service.telemetry.status()["set"] == []
+
+
+async def test_a_damaged_file_of_what_was_set_does_not_keep_the_daemon_from_starting(bench: Bench) -> None:
+    for content in ("{", "[]", '{"endpoint": "no url"}', '{"bogus": 1}'):
+        (bench.folder / "telemetry.json").write_text(content)
+        service = await bench.again()
+        assert service.telemetry.status()["state"] == "off"
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"endpoint": "ftp://x"}, "endpoint"),
+        ({"endpoint": "http://user:pw@host"}, "endpoint"),
+        ({"endpoint": "http://host:99999"}, "endpoint"),
+        ({"interval_seconds": 0.5}, "interval_seconds"),
+        ({"prometheus_listen": "localhost"}, "prometheus_listen"),
+        ({"enabled": True, "headers_credential": "missing"}, "headers_credential"),
+    ],
+)
+async def test_what_cannot_work_is_refused_and_nothing_is_kept(
+    bench: Bench, fields: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        await bench.service.telemetry.change(ADMIN, fields)
+    assert caught.value.where == field
+    assert "pw" not in str(caught.value)
+    assert bench.service.telemetry.status()["set"] == []
+
+
+async def test_a_credential_in_use_by_telemetry_is_not_deleted_by_mistake(bench: Bench) -> None:
+    await bench.service.credentials.put(ADMIN, "otel", SECRET)
+    await enable(bench, "http://localhost:1", headers_credential="otel")
+    (row,) = bench.service.credentials.listing()["credentials"]
+    assert row["used_by"] == ["otlp.headers_credential"]
+    with pytest.raises(NotFound):
+        await bench.service.credentials.delete(ADMIN, "other", force=False)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(500, "HTTP 500"), (401, "HTTP 401"), (404, "HTTP 404"), (302, "HTTP 302")]
+)
+async def test_a_collector_that_refuses_is_told_in_status_and_tried_again(
+    bench: Bench, status: int, said: str
+) -> None:
+    with http_collector() as there:
+        there.status = status
+        async with running(bench):
+            await enable(bench, there.url)
+            await holds(lambda: said in bench.service.telemetry.status()["problem"])
+            assert bench.service.telemetry.status()["state"] == "failing"
+            assert bench.service.telemetry.status()["exports"]["metrics"]["failed"] >= 1
+            there.status = 200
+            await holds(lambda: bench.service.telemetry.status()["state"] == "ok")
+
+
+async def test_a_busy_collector_is_left_alone_for_as_long_as_it_asks(bench: Bench) -> None:
+    with http_collector() as there:
+        there.status, there.answer_headers = 429, {"retry-after": "3"}
+        async with running(bench):
+            await enable(bench, there.url)
+            await holds(lambda: there.requests)
+            began = time.monotonic()
+            there.status = 200
+            await holds(lambda: there.requests >= 2)
+            assert 2 < time.monotonic() - began < 5
+
+
+async def test_garbage_for_an_answer_is_told(bench: Bench) -> None:
+    with http_collector() as there:
+        there.garbage = b"\xff\xff\xff"
+        async with running(bench):
+            await enable(bench, there.url)
+            await holds(lambda: "is not OTLP" in bench.service.telemetry.status()["problem"])
+    with talks(b"SSH-2.0-OpenSSH_9\r\n\r\n") as url:
+        async with running(bench):
+            await enable(bench, url)
+            await holds(lambda: "does not speak HTTP" in bench.service.telemetry.status()["problem"])
+
+
+@pytest.mark.parametrize("say", [b"", b"HTTP/1.1 200 OK\r\n" + b"x" * 10_000])
+def test_a_collector_that_never_ends_its_answer_is_cut_off_in_time(say: bytes) -> None:
+    with talks(say, pause_s=0.01) as url:
+        channel = HttpChannel(url, (), None)
+        began = time.monotonic()
+        with pytest.raises(ExportError, match=r"did not answer within 0\.5 s"):
+            channel.send("metrics", b"", 0.5)
+        assert time.monotonic() - began < 2
+
+
+async def test_a_dead_collector_delays_neither_changes_nor_the_end(bench: Bench) -> None:
+    with talks(b"") as url:
+        task = asyncio.ensure_future(bench.service.telemetry.run())
+        await enable(bench, url, timeout_seconds=60, traces=True)
+        await holds(lambda: bench.service.telemetry._exporter.courier)
+        await asyncio.sleep(0.3)  # so that a delivery hangs
+        began = time.monotonic()
+        with bench.service.telemetry.operation("PUT", None):
+            await bench.service.limits.put(ADMIN, "web", WEB)
+        assert time.monotonic() - began < 0.5
+        began = time.monotonic()
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        assert time.monotonic() - began < END_S + 0.5
+
+
+class Stuck:
+    """A channel that fails until it is let go."""
+
+    def __init__(self) -> None:
+        self.taken: list[bytes] = []
+        self.error: ExportError | None = ExportError("away")
+
+    def send(self, signal: str, message: bytes, timeout_s: float) -> None:
+        if self.error is not None:
+            raise self.error
+        self.taken.append(message)
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def a_span(number: int) -> Span:
+    return Span(str(number), 1, number + 1, 0, 0)
+
+
+def test_spans_wait_for_a_collector_that_comes_back_and_what_is_too_much_is_counted() -> None:
+    channel, meter = Stuck(), ExportMeter()
+    courier = Courier(
+        lambda: channel, lambda spans: b",".join(one.name.encode() for one in spans), meter,
+        timeout_s=1, wall=time.time,
+    )  # fmt: skip
+    for number in range(MOST_SPANS + 10):
+        courier.give_span(a_span(number))
+    until(lambda: courier.delivery.problem)
+    channel.error = None
+    until(lambda: len(b",".join(channel.taken).split(b",")) == MOST_SPANS)
+    assert b",".join(channel.taken).split(b",") == [str(n).encode() for n in range(MOST_SPANS)]
+    (_, spans) = meter.figures()
+    assert (spans.delivered, spans.dropped) == (MOST_SPANS, 10)
+    courier.end()
+
+
+def test_spans_that_are_refused_for_good_are_counted_and_not_sent_again() -> None:
+    channel, meter = Stuck(), ExportMeter()
+    channel.error = ExportError("refused", permanent=True)
+    courier = Courier(lambda: channel, lambda spans: b"x", meter, timeout_s=1, wall=time.time)
+    courier.give_span(a_span(1))
+    until(lambda: courier.delivery.problem)
+    (_, spans) = meter.figures()
+    assert (spans.failed, spans.dropped) == (1, 1)
+    courier.end()
+
+
+def test_what_waits_is_sent_at_the_end() -> None:
+    channel, meter = Stuck(), ExportMeter()
+    channel.error = None
+    courier = Courier(lambda: channel, lambda spans: b"span", meter, timeout_s=1, wall=time.time)
+    courier.give_span(a_span(1))
+    courier.end()
+    assert channel.taken == [b"span"]
+
+
+@pytest.mark.parametrize("text", ["novalue", "a b=c", "x=\u00e9", "x=a%0d%0aevil: 1", "=x"])
+def test_headers_that_are_none_are_refused_without_being_shown(text: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        parse_headers(f"ok=1,{text}")
+    assert "header 2" in caught.value.what
+    assert text not in str(caught.value)
