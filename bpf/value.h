@@ -18,7 +18,7 @@ static __always_inline void read_data(struct value *v, const u64 *from, const vo
                                       u32 length) {
 #pragma clang loop unroll(disable)
   for (u32 i = 0; i < VALUE_BYTES / 8; i++) {
-    if (i * 8 >= length || (const void *)(from + i + 1) > end)
+    if (i * 8 >= length || beyond(from + i + 1, end))
       break;
     v->data[i] = from[i];
   }
@@ -28,7 +28,7 @@ static __always_inline void write_data(const struct value *v, u64 *to, const voi
                                        u32 length) {
 #pragma clang loop unroll(disable)
   for (u32 i = 0; i < VALUE_BYTES / 8; i++) {
-    if (i * 8 >= length || (const void *)(to + i + 1) > end)
+    if (i * 8 >= length || beyond(to + i + 1, end))
       break;
     to[i] = v->data[i];
   }

@@ -26,6 +26,14 @@ static __always_inline u64 is_zero(u64 x) {
   return (~x & (x - 1)) >> 63;
 }
 
+/* Whether `p` lies beyond the packet's `end`. Of the end the compiler knows nothing here: in a loop
+ * LLVM 19 would compare with a sum of it, and the verifier allows no arithmetic on it.
+ */
+static __always_inline int beyond(const void *p, const void *end) {
+  asm volatile("" : "+r"(end));
+  return p > end;
+}
+
 /* The end of a step: what it found lies in memory, and of memory the verifier remembers nothing. */
 static __always_inline void end_step(void) {
   asm volatile("" ::: "memory");
