@@ -21,7 +21,9 @@ from pydantic import (
     field_validator,
 )
 
+from valkyrie.adapters.notify.settings import NotifySettings
 from valkyrie.adapters.settings import StoreSettings, SyncSettings
+from valkyrie.control.alerts.settings import AlertSettings
 from valkyrie.control.errors import InvalidInput
 from valkyrie.control.prefix import canonical_prefix
 from valkyrie.control.telemetry.settings import TelemetrySettings
@@ -97,6 +99,8 @@ class Settings(_Section):
     audit: AuditSettings = AuditSettings()
     store: StoreSettings = Field(StoreSettings(), validate_default=True)
     sync: SyncSettings = SyncSettings()
+    notify: NotifySettings = NotifySettings()
+    alerts: AlertSettings = AlertSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
 
     @field_validator("state_dir", "socket", "bpffs")

@@ -110,8 +110,10 @@ async def _serve(
     ]
     tasks.append(loop.create_task(_ready_for_calls(engine)))
     tasks.append(loop.create_task(forever("the stores", service.stores.run)))
-    tasks.append(loop.create_task(forever("the migration", service.migration.run)))
+    tasks.append(loop.create_task(forever("the alerts", service.alerts.run)))
+    tasks.append(loop.create_task(forever("notifications", service.notifications.run)))
     tasks.append(loop.create_task(forever("telemetry", service.telemetry.run)))
+    tasks.append(loop.create_task(forever("the migration", service.migration.run)))
     if standby is not None:
         tasks.append(loop.create_task(forever("the sync", standby.run)))
     interval = watchdog_interval()

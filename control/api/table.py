@@ -12,8 +12,10 @@ from typing import Any
 from starlette.responses import StreamingResponse
 
 from valkyrie.control.api import models
+from valkyrie.control.api.alerts import ALERT_ROUTES
 from valkyrie.control.api.credentials import CREDENTIAL_ROUTES
 from valkyrie.control.api.migration import MIGRATION_ROUTES
+from valkyrie.control.api.notify import NOTIFY_ROUTES
 from valkyrie.control.api.route import LARGE_BODY, Call, Route
 from valkyrie.control.api.standby import STANDBY_ROUTES
 from valkyrie.control.api.stores import STORE_ROUTES
@@ -29,7 +31,7 @@ MOST_TALKERS = 1000
 
 
 async def status(service: Service, call: Call) -> Any:
-    return await service.views.status()
+    return {**await service.views.status(), "alerts": service.alerts.status()}
 
 
 async def doctor(service: Service, call: Call) -> Any:
@@ -242,7 +244,9 @@ ROUTES: tuple[Route, ...] = (
     ),
     *CREDENTIAL_ROUTES,
     *STORE_ROUTES,
+    *ALERT_ROUTES,
     *MIGRATION_ROUTES,
+    *NOTIFY_ROUTES,
     *TELEMETRY_ROUTES,
     *STANDBY_ROUTES,
 )  # fmt: skip

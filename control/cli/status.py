@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from valkyrie.control.cli.options import prints, with_client
-from valkyrie.control.cli.output import Block, Column, Facts, Output, Table
+from valkyrie.control.cli.output import Block, Column, Facts, Line, Output, Table
 
 if TYPE_CHECKING:
     from valkyrie.control.cli.client import Client
@@ -74,6 +74,15 @@ def kept(sync: Mapping[str, Any]) -> str:
     return f"{where}: {sync['state']} for {behind}: {sync['problem']}"
 
 
+def alerts_text(alerts: Mapping[str, Any]) -> str:
+    """How many fire; what is wrong with alerts themselves stands above all else."""
+    firing = alerts.get("firing", 0)
+    text = f"{firing} firing" + (f", the worst {alerts['worst']}" if firing else "")
+    if alerts.get("silenced"):
+        text += f", {alerts['silenced']} silenced"
+    return text
+
+
 def facts(answer: Mapping[str, Any], now: float) -> Facts:
     from valkyrie.control.units import format_count, format_duration
 
@@ -86,6 +95,7 @@ def facts(answer: Mapping[str, Any], now: float) -> Facts:
         ("protected", ", ".join(answer["protect"]) or "nobody"),
         ("table", table_fill(table)),
         ("kept", kept(answer["sync"])),
+        ("alerts", alerts_text(answer.get("alerts", {}))),
     ]
     for name, meaning in (
         ("evicted_live", "evicted in use"),
@@ -98,7 +108,9 @@ def facts(answer: Mapping[str, Any], now: float) -> Facts:
 
 
 def view(answer: Mapping[str, Any], now: float) -> list[Block]:
-    return [facts(answer, now), nics_table(answer["nics"]), reasons_table(answer["reasons"])]
+    problems = answer.get("alerts", {}).get("problems", ())
+    wrong = [Line(f"alerts: {problem}", "yellow") for problem in problems]
+    return [*wrong, facts(answer, now), nics_table(answer["nics"]), reasons_table(answer["reasons"])]
 
 
 @click.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 from weakref import WeakSet
 
@@ -58,6 +58,7 @@ class Hub:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self.notes: deque[dict[str, Any]] = deque(maxlen=NOTES)
+        self._listeners: list[Callable[[dict[str, Any]], None]] = []
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Which loop the followers live in; before that nobody can follow."""
@@ -71,7 +72,13 @@ class Hub:
 
     def _note(self, event: dict[str, Any]) -> None:
         self.notes.append(event)
+        for hear in self._listeners:
+            hear(event)
         self.publish(event)
+
+    def listen(self, hear: Callable[[dict[str, Any]], None]) -> None:
+        """Have `hear` called with every note, not with drops; in the loop's thread, and it must not block."""
+        self._listeners.append(hear)
 
     def lose(self, count: int) -> None:
         """So many events were too many to be told to anybody who follows."""

@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from valkyrie.control.alerts.alerts import Alerts
+from valkyrie.control.alerts.look import look
 from valkyrie.control.config import Settings
 from valkyrie.control.service.clock import RANDOM_BYTES, Clock
 from valkyrie.control.service.core import Core
@@ -18,6 +20,7 @@ from valkyrie.control.service.keeping import Keeping, NotKept
 from valkyrie.control.service.limits import Limits
 from valkyrie.control.service.migration import Migration
 from valkyrie.control.service.nics import Nics
+from valkyrie.control.service.notifications import Notifications
 from valkyrie.control.service.policy import Policy
 from valkyrie.control.service.stores import Stores
 from valkyrie.control.service.talkers import Talkers
@@ -52,11 +55,18 @@ class Service:
         self.keeping: Keeping = NotKept()
         self.standby: Standby | None = None
         self.stores = Stores(self.core, self.hub.tell, self.credentials.store)
-        self.migration = Migration(self.core, self.credentials.store, self.hub.tell)
         self.telemetry = Telemetry(
             self.core, self.credentials.store, self.meters, lambda: take(self), RANDOM_BYTES
         )
         self.credentials.users.append(lambda: self.telemetry.settings)
+        self.notifications = Notifications(
+            self.core, self.hub.tell, self.credentials.store, self.limits, self.guards
+        )
+        self.credentials.users.append(self.notifications.added)
+        self.migration = Migration(self.core, self.credentials.store, self.hub.tell)
+        self.alerts = Alerts(self.core, lambda restarted: look(self, restarted), self.hub.tell)
+        self.alerts.submit_to(self.notifications.dispatcher.submit)
+        self.hub.listen(self.alerts.hear)
         self.views = Views(self.core, self.nics, self.talkers, self.drops, self._kept)
 
     def _kept(self) -> dict[str, Any]:
@@ -109,6 +119,7 @@ class Service:
         await self.core.in_turn(work)
         self.renamed()
         self.telemetry.apply()
+        await self.notifications.reload(wanted.notify)
         return fixed
 
     def renamed(self) -> None:
@@ -118,5 +129,6 @@ class Service:
     async def close(self) -> None:
         """End the streams, tell the store, and end the changes under way. What is enforced stays in force."""
         self.hub.close()
+        await self.alerts.close()
         await self.keeping.close()
         await self.core.close()
