@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import sys
 
+from valkyrie.adapters.notify.kinds import ConsoleSettings
 from valkyrie.adapters.notify.message import Message
 from valkyrie.adapters.notify.sender import Sender
-from valkyrie.adapters.notify.settings import ConsoleSettings
 from valkyrie.adapters.notify.text import footer, heading, one_line
 
 LEVELS = (6, 4, 3, 2)  # what systemd takes at a line's begin, by severity

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from valkyrie.adapters.notify.sender import Sender
-from valkyrie.adapters.notify.settings import AdapterBase
 from valkyrie.adapters.secrets import Secrets
+
+if TYPE_CHECKING:
+    from valkyrie.adapters.notify.kinds import AdapterBase
+    from valkyrie.adapters.notify.sender import Sender
 
 
 def make_sender(name: str, settings: AdapterBase, secrets: Secrets, node: str) -> Sender[Any]:

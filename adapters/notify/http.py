@@ -16,10 +16,9 @@ from typing import Any, TypeVar
 
 import httpx
 
+from valkyrie.adapters.notify.kinds import AdapterBase, NotifyTls
 from valkyrie.adapters.notify.message import NotifyError
 from valkyrie.adapters.notify.sender import Sender, Tls
-from valkyrie.adapters.notify.settings import AdapterBase, NotifyTls
-from valkyrie.adapters.notify.text import told
 from valkyrie.adapters.secrets import Secrets
 
 S = TypeVar("S", bound=AdapterBase)
@@ -112,6 +111,11 @@ class HttpSender(Sender[S]):
                 await before.aclose()
         return self._client
 
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
     async def post(self, url: str, **parts: Any) -> Answer:
         """The answer, whatever its status. Raises NotifyError, not permanent, without one."""
         limit = self.settings.timeout_seconds
@@ -132,16 +136,15 @@ class HttpSender(Sender[S]):
             # Its text would quote the URL.
             raise NotifyError("the URL is not one", "as https://host/path") from None
         except httpx.HTTPError as error:
-            raise NotifyError(f"cannot be reached: {told(str(error)) or type(error).__name__}") from None
+            raise NotifyError(f"cannot be reached: {self.told(str(error)) or type(error).__name__}") from None
+
+    def strange(self, answer: Answer, service: str) -> NotifyError:
+        """For a 2xx whose body is not the service's, as of a proxy between: who knows what became of it."""
+        what = f"answered {answer.status} with something that is not {service}'s: {self.told(answer.body)!r}"
+        return NotifyError(what, "is the URL right, and is no proxy between?")
 
     def judged(self, answer: Answer, said: str) -> None:
         """Raises NotifyError for an answer that is no 2xx."""
         wrong = complaint(answer, said, time.time())
         if wrong is not None:
             raise wrong
-
-
-def strange(answer: Answer, service: str) -> NotifyError:
-    """For a 2xx whose body is not the service's, as of a proxy between: nobody knows what became of it."""
-    what = f"answered {answer.status} with something that is not {service}'s: {told(answer.body)!r}"
-    return NotifyError(what, "is the URL right, and is no proxy between?")

@@ -21,10 +21,10 @@ from urllib.parse import quote
 
 import aiomqtt
 
+from valkyrie.adapters.notify.kinds import MqttSettings
 from valkyrie.adapters.notify.message import Message, NotifyError
 from valkyrie.adapters.notify.mqtt_socket import connected
 from valkyrie.adapters.notify.sender import Sender, Tls
-from valkyrie.adapters.notify.settings import MqttSettings
 from valkyrie.adapters.notify.text import as_json, told
 from valkyrie.adapters.secrets import Secrets
 

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from typing import Any, Generic, TypeVar
 
 from valkyrie.adapters.errors import StoreError
+from valkyrie.adapters.notify.kinds import MIN_KEY_BYTES, AdapterBase, NotifyTls
 from valkyrie.adapters.notify.message import Message, NotifyError
-from valkyrie.adapters.notify.settings import MIN_KEY_BYTES, AdapterBase, NotifyTls
-from valkyrie.adapters.secrets import Secrets
+from valkyrie.adapters.notify.text import told
+from valkyrie.adapters.secrets import Secret, Secrets
+
+MIN_PART = 8
 
 S = TypeVar("S", bound=AdapterBase)
 
@@ -22,6 +26,7 @@ class Sender(Generic[S]):
         self.settings = settings
         self.secrets = secrets
         self.node = node
+        self._revealed: dict[str, Secret] = {}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name})"
@@ -45,15 +50,22 @@ class Sender(Generic[S]):
     async def secret(self, name: str, least: int = 1) -> bytes:
         """The credential in force. Without one a message waits: NotifyError, not permanent."""
         try:
-            value = (await self.secrets.secret(name)).reveal()
+            found = await self.secrets.secret(name)
         except StoreError as error:
             raise NotifyError(error.what, error.hint) from None
+        self._revealed[name] = found
+        value = found.reveal()
         if len(value) < least:
             raise NotifyError(
                 f"credential {name} has less than {least} bytes",
                 f"run: openssl rand -base64 32 | valkyrie-ctl creds set {name} --stdin",
             )
         return value
+
+    def told(self, text: str | bytes) -> str:
+        """What a service said, for people, without the secrets that it may quote."""
+        hidden = {part for one in self._revealed.values() for part in _parts(one.reveal())}
+        return told(text, sorted(hidden, key=len, reverse=True))
 
     async def key(self, name: str) -> bytes:
         """A key to sign with."""
@@ -70,6 +82,11 @@ class Sender(Generic[S]):
                 f"credential {name} is not one word of ASCII", f"run: valkyrie-ctl creds set {name}"
             )
         return found
+
+
+def _parts(value: bytes) -> list[bytes]:
+    """A secret, and the pieces of one that is a URL: of those a service may quote some."""
+    return [value, *(part for part in re.split(rb"[/?&=]", value) if len(part) >= MIN_PART)]
 
 
 class Tls:

@@ -6,9 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 from valkyrie.adapters.notify.http import Answer, HttpSender
+from valkyrie.adapters.notify.kinds import SendGridSettings
 from valkyrie.adapters.notify.message import Message
-from valkyrie.adapters.notify.settings import SendGridSettings
-from valkyrie.adapters.notify.text import cut, digest, footer, heading, told
+from valkyrie.adapters.notify.text import cut, digest, footer, heading
 
 MAX_SUBJECT = 200
 
@@ -32,9 +32,9 @@ class Notifier(HttpSender[SendGridSettings]):
             json=content(message, self.node, self.settings),
             headers={"Authorization": f"Bearer {key}"},
         )
-        said = _errors(answer) or told(answer.body, [key.encode()])
+        said = self.told(_errors(answer) or answer.body)
         self.judged(answer, said)
-        return f"answered {answer.status}, message id {told(answer.headers.get('x-message-id', 'none'))}"
+        return f"answered {answer.status}, message id {self.told(answer.headers.get('x-message-id', 'none'))}"
 
 
 def _errors(answer: Answer) -> str:
@@ -43,4 +43,4 @@ def _errors(answer: Answer) -> str:
     if not isinstance(found, dict) or not isinstance(found.get("errors"), list):
         return ""
     texts = [str(one["message"]) for one in found["errors"] if isinstance(one, dict) and "message" in one]
-    return told("; ".join(texts))
+    return "; ".join(texts)

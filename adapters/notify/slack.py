@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from valkyrie.adapters.notify.http import Answer, HttpSender, strange
+from valkyrie.adapters.notify.http import Answer, HttpSender
+from valkyrie.adapters.notify.kinds import SlackSettings, private_url
 from valkyrie.adapters.notify.message import Message, NotifyError
-from valkyrie.adapters.notify.settings import SlackSettings, private_url
-from valkyrie.adapters.notify.text import cut, footer, heading, told
+from valkyrie.adapters.notify.text import cut, footer, heading
 
 MAX_HEADER = 150
 MAX_SECTION = 3000
@@ -58,10 +58,10 @@ class Notifier(HttpSender[SlackSettings]):
                 "copy it from the app's page Incoming Webhooks, or set `channel` if it is a token",
             ) from None
         answer = await self.post(url, json=body)
-        said = told(answer.body, [url.encode()])
+        said = self.told(answer.body)
         self.judged(answer, said)
         if answer.body.strip() != b"ok":
-            raise strange(answer, "Slack")
+            raise self.strange(answer, "Slack")
         return f"answered {answer.status}: {said}"
 
     async def _by_token(self, token: str, body: dict[str, Any]) -> str:
@@ -71,17 +71,17 @@ class Notifier(HttpSender[SlackSettings]):
             headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json; charset=utf-8"},
         )
         found = answer.json()
-        said = _error(found) or told(answer.body, [token.encode()])
+        said = self.told(_error(found)) or self.told(answer.body)
         self.judged(answer, said)
         if not isinstance(found, dict) or not isinstance(found.get("ok"), bool):
-            raise strange(answer, "Slack")
+            raise self.strange(answer, "Slack")
         if not found["ok"]:
             raise _refused(answer, said)
-        return f"answered {answer.status}: ok, ts {told(str(found.get('ts')))}"
+        return f"answered {answer.status}: ok, ts {self.told(str(found.get('ts')))}"
 
 
 def _error(found: Any) -> str:
-    return told(str(found["error"])) if isinstance(found, dict) and "error" in found else ""
+    return str(found["error"]) if isinstance(found, dict) and "error" in found else ""
 
 
 def _refused(answer: Answer, said: str) -> NotifyError:

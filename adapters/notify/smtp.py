@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP as SMTP_POLICY
@@ -12,10 +12,10 @@ from email.utils import formatdate
 
 import aiosmtplib
 
+from valkyrie.adapters.notify.kinds import SmtpSettings
 from valkyrie.adapters.notify.message import Message, NotifyError
 from valkyrie.adapters.notify.sender import Sender, Tls
-from valkyrie.adapters.notify.settings import SmtpSettings
-from valkyrie.adapters.notify.text import cut, digest, footer, heading, one_line, told
+from valkyrie.adapters.notify.text import cut, digest, footer, heading, one_line
 from valkyrie.adapters.secrets import Secrets
 
 PORTS = {"starttls": 587, "tls": 465, "none": 25}
@@ -44,9 +44,7 @@ class Notifier(Sender[SmtpSettings]):
 
     async def deliver(self, message: Message) -> str:
         own = self.settings
-        password = (
-            "" if own.credential is None else (await self.secret(own.credential)).decode(errors="replace")
-        )
+        password = b"" if own.credential is None else await self.secret(own.credential)
         made = mail(message, self.node, own)
         try:
             async with asyncio.timeout(own.timeout_seconds):
@@ -54,9 +52,9 @@ class Notifier(Sender[SmtpSettings]):
         except TimeoutError:
             raise NotifyError(f"no answer within {own.timeout_seconds:g} s", self._tls.hint) from None
         except (aiosmtplib.SMTPException, OSError, UnicodeError) as error:
-            raise translated(error, password) from None
+            raise translated(error, self.told) from None
 
-    async def _sent(self, made: EmailMessage, password: str) -> str:
+    async def _sent(self, made: EmailMessage, password: bytes) -> str:
         own = self.settings
         encrypted = own.encryption != "none"
         client = aiosmtplib.SMTP(
@@ -75,37 +73,37 @@ class Notifier(Sender[SmtpSettings]):
             refused, answer = await client.send_message(made, sender=own.sender, recipients=list(own.to))
             if refused:
                 raise NotifyError(
-                    f"sent, but not to {', '.join(sorted(refused))}: {_first(refused, password)}",
+                    f"sent, but not to {', '.join(sorted(refused))}: {self.told(_first(refused))}",
                     "is the address right?",
                     permanent=True,
                 )
-            return f"answered: {told(answer)}"
+            return f"answered: {self.told(answer)}"
         finally:
             client.close()
 
 
-def _first(refused: Mapping[str, tuple[int, str]], password: str) -> str:
+def _first(refused: Mapping[str, tuple[int, str]]) -> str:
     code, text = next(iter(refused.values()))
-    return f"{code} {told(str(text), [password.encode()])}"
+    return f"{code} {text}"
 
 
-def translated(error: Exception, password: str) -> NotifyError:
+def translated(error: Exception, told: Callable[[str], str]) -> NotifyError:
     """What the server's code says: 5yz is final, all else is tried again."""
     if isinstance(error, aiosmtplib.SMTPRecipientsRefused):
         codes = [one.code for one in error.recipients]
         said = "; ".join(f"{one.recipient}: {one.code} {one.message}" for one in error.recipients)
         return NotifyError(
-            f"no recipient was accepted: {told(said, [password.encode()])}",
+            f"no recipient was accepted: {told(said)}",
             permanent=all(500 <= code < 600 for code in codes),
         )
     if isinstance(error, aiosmtplib.SMTPResponseException):
         login = isinstance(error, aiosmtplib.SMTPAuthenticationError)
         return NotifyError(
-            f"answered {error.code}: {told(str(error.message), [password.encode()])}",
+            f"answered {error.code}: {told(str(error.message))}",
             "is the credential right?" if login else "",
             permanent=500 <= error.code < 600,
         )
     if isinstance(error, aiosmtplib.SMTPNotSupported):
         # Perhaps somebody between who takes STARTTLS out: that ends when they do.
         return NotifyError(f"lacks what is needed: {told(str(error))}", "see `encryption` of this adapter")
-    return NotifyError(f"cannot be reached: {told(str(error), [password.encode()]) or type(error).__name__}")
+    return NotifyError(f"cannot be reached: {told(str(error)) or type(error).__name__}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from valkyrie.adapters.notify.http import HttpSender, strange
+from valkyrie.adapters.notify.http import HttpSender
+from valkyrie.adapters.notify.kinds import TwilioSettings
 from valkyrie.adapters.notify.message import Message
-from valkyrie.adapters.notify.settings import TwilioSettings
-from valkyrie.adapters.notify.text import cut, heading, told, when
+from valkyrie.adapters.notify.text import cut, heading, when
 
 
 def form(message: Message, node: str, settings: TwilioSettings) -> dict[str, str]:
@@ -31,13 +31,15 @@ class Notifier(HttpSender[TwilioSettings]):
             auth=(own.api_key or own.account, token),
         )
         found = answer.json()
-        self.judged(answer, _error(found) or told(answer.body, [token.encode()]))
+        self.judged(answer, self.told(_error(found) or answer.body))
         if not isinstance(found, dict) or not isinstance(found.get("sid"), str):
-            raise strange(answer, "Twilio")
-        return f"answered {answer.status}: {told(str(found.get('status')))}, sid {told(found['sid'])}"
+            raise self.strange(answer, "Twilio")
+        return (
+            f"answered {answer.status}: {self.told(str(found.get('status')))}, sid {self.told(found['sid'])}"
+        )
 
 
 def _error(found: Any) -> str:
     if not isinstance(found, dict) or "message" not in found:
         return ""
-    return told(f"{found['message']} (code {found.get('code')})")
+    return f"{found['message']} (code {found.get('code')})"

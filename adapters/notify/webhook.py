@@ -9,9 +9,9 @@ import json
 import time
 
 from valkyrie.adapters.notify.http import HttpSender
+from valkyrie.adapters.notify.kinds import WebhookSettings, private_url
 from valkyrie.adapters.notify.message import Message, NotifyError
-from valkyrie.adapters.notify.settings import WebhookSettings, private_url
-from valkyrie.adapters.notify.text import as_json, digest, told
+from valkyrie.adapters.notify.text import as_json, digest
 
 TIMESTAMP = "X-Valkyrie-Timestamp"
 SIGNATURE = "X-Valkyrie-Signature"
@@ -32,16 +32,12 @@ class Notifier(HttpSender[WebhookSettings]):
             DELIVERY: digest(message, self.node),
             TIMESTAMP: stamp,
         }
-        known: list[bytes] = []
         if self.settings.credential is not None:
             key = await self.key(self.settings.credential)
-            known.append(key)
             headers[SIGNATURE] = signature(key, stamp, body)
         url = await self._url()
-        if self.settings.url is None:
-            known.append(url.encode())
         answer = await self.post(url, content=body, headers=headers)
-        said = told(answer.body, known)
+        said = self.told(answer.body)
         self.judged(answer, said)
         return f"answered {answer.status}" + (f": {said}" if said else "")
 

@@ -6,44 +6,26 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from valkyrie.adapters.notify.settings import ADAPTER, KINDS, NAME, AdapterBase, Route
+from valkyrie.adapters.notify.settings import NAME, Route
 from valkyrie.control.credentials.files import read_private, write_private
 from valkyrie.control.errors import InvalidInput, StateError
+
+if TYPE_CHECKING:
+    from valkyrie.adapters.notify.kinds import AdapterBase
 
 FILE = "notify.json"
 VERSION = 1
 MAX_BYTES = 1 << 20
-SECRET = ("password", "token", "secret", "auth_token", "apikey", "key")
 
 
 @dataclass(frozen=True)
 class Added:
     settings: AdapterBase
     route: Route
-
-
-def checked_adapter(fields: dict[str, Any]) -> AdapterBase:
-    """The settings of one adapter. Raises InvalidInput, which never shows a value."""
-    kind = fields.get("kind")
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise InvalidInput("that is no kind of adapter", f"known: {', '.join(KINDS)}", "kind")
-    try:
-        return ADAPTER.validate_python(fields)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"] if part != kind)
-        known = ", ".join(field.alias or name for name, field in KINDS[kind].model_fields.items())
-        if first["type"] == "extra_forbidden":
-            hint = f"known to {kind}: {known}"
-            if where in SECRET:
-                hint = "secrets are not given here: run `valkyrie-ctl creds set NAME`, then credential=NAME"
-            raise InvalidInput(f"unknown setting {where[:40]}", hint, where[:40]) from None
-        message = first["msg"].removeprefix("Value error, ")
-        raise InvalidInput(f"{where or kind}: {message}", f"settings of {kind}: {known}", where) from None
 
 
 def checked_route(name: str, severity: str, tags: dict[str, str]) -> Route:
@@ -82,6 +64,8 @@ def load(folder: Path) -> dict[str, Added]:
     raw = read_private(path, MAX_BYTES)
     if raw is None:
         return {}
+    from valkyrie.adapters.notify.kinds import checked_adapter  # noqa: PLC0415 - only who has one needs it
+
     try:
         document = json.loads(raw)
         if document["version"] != VERSION:

@@ -10,19 +10,11 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from valkyrie.adapters.notify.factory import make_sender
 from valkyrie.adapters.notify.message import Message, NotifyError, Severity
-from valkyrie.adapters.notify.sender import Sender
-from valkyrie.adapters.notify.settings import (
-    KINDS,
-    MAX_ADAPTERS,
-    AdapterBase,
-    MqttSettings,
-    NotifySettings,
-    Route,
-)
+from valkyrie.adapters.notify.settings import MAX_ADAPTERS, NotifySettings, Route
 from valkyrie.adapters.notify.text import bounded
 from valkyrie.adapters.secrets import Secrets
 from valkyrie.control.errors import Conflict, NotFound, StateError, Unavailable
@@ -33,6 +25,10 @@ from valkyrie.control.notify.commands import Commander, Judge, Operation
 from valkyrie.control.notify.journal import Journal
 from valkyrie.control.notify.routes import routes_of, targets
 from valkyrie.control.notify.worker import Pace, Worker
+
+if TYPE_CHECKING:
+    from valkyrie.adapters.notify.kinds import AdapterBase
+    from valkyrie.adapters.notify.sender import Sender
 
 log = logging.getLogger(__name__)
 
@@ -177,8 +173,9 @@ class Dispatcher:
     def _worker(self, name: str, settings: AdapterBase) -> _Running:
         around = self._around
         commander = None
-        if isinstance(settings, MqttSettings) and settings.command_credential is not None:
-            commander = self._commander(name, settings.command_credential)
+        command_credential = getattr(settings, "command_credential", None)
+        if command_credential is not None:
+            commander = self._commander(name, command_credential)
 
         def make() -> Sender[Any]:
             made = make_sender(name, settings, around.secrets, around.node)
@@ -201,6 +198,9 @@ class Dispatcher:
         return _Running(settings, give_up, worker, task, commander)
 
     def _commander(self, name: str, credential: str) -> Commander:
+        from valkyrie.adapters.notify.kinds import AdapterBase  # noqa: PLC0415
+        from valkyrie.adapters.notify.sender import Sender  # noqa: PLC0415
+
         around = self._around
         keys: Sender[Any] = Sender(name, AdapterBase(), around.secrets, around.node)
         return Commander(name, self._judge, lambda: keys.key(credential), self.operations, around.wall)
@@ -217,7 +217,9 @@ class Dispatcher:
         self, name: str, fields: dict[str, Any], severity: str, tags: dict[str, str]
     ) -> dict[str, Any]:
         """Add an adapter, or replace one that was added. Raises InvalidInput, Conflict, StateError."""
-        made = Added(at_run_time.checked_adapter(fields), at_run_time.checked_route(name, severity, tags))
+        from valkyrie.adapters.notify.kinds import checked_adapter  # noqa: PLC0415 - see there
+
+        made = Added(checked_adapter(fields), at_run_time.checked_route(name, severity, tags))
         async with self._changing:
             self._changeable(name)
             if name not in self.adapters and len(self.adapters) >= MAX_ADAPTERS:
@@ -294,6 +296,8 @@ class Dispatcher:
 
     def status(self) -> dict[str, Any]:
         """For people and programs; no secrets, for the settings hold none."""
+        from valkyrie.adapters.notify.kinds import KINDS, words_of  # noqa: PLC0415 - see there
+
         return {
             "node": self._around.node,
             "adapters": [self._shown(name, one) for name, one in self.adapters.items()],
@@ -302,7 +306,7 @@ class Dispatcher:
             "lost_before_start": self._lost_early,
             "queue": self._book.status(),
             "problem": self._problem,
-            "kinds": {kind: _words(model) for kind, model in KINDS.items()},
+            "kinds": {kind: words_of(model) for kind, model in KINDS.items()},
         }
 
     def _dead(self) -> list[dict[str, Any]]:
@@ -347,7 +351,3 @@ class Dispatcher:
             **standing,
             "more": more,
         }
-
-
-def _words(model: type[AdapterBase]) -> list[str]:
-    return [field.alias or name for name, field in model.model_fields.items() if name != "kind"]

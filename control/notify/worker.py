@@ -10,12 +10,14 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from valkyrie.adapters.notify.message import Message, NotifyError
-from valkyrie.adapters.notify.sender import Sender
 from valkyrie.control.notify.backlog import Entry
 from valkyrie.control.notify.book import Book
+
+if TYPE_CHECKING:
+    from valkyrie.adapters.notify.sender import Sender
 
 log = logging.getLogger(__name__)
 

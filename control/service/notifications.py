@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
-from typing import Any
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import BaseModel
 
@@ -13,25 +16,46 @@ from valkyrie.adapters.naming import appliance_of
 from valkyrie.adapters.notify.settings import NotifySettings
 from valkyrie.adapters.secrets import Secrets
 from valkyrie.control.audit import Actor
-from valkyrie.control.notify.dispatcher import Dispatcher, Surroundings
 from valkyrie.control.service.core import Core
 from valkyrie.control.service.guards import Guards
 from valkyrie.control.service.limits import Limits
 
+if TYPE_CHECKING:
+    from valkyrie.control.notify.dispatcher import Dispatcher
+
+Tell: TypeAlias = Callable[[str, str], None]
 NOBODY = 65534
 
 
 class Notifications:
-    """`dispatcher` is what alerts submit their messages to."""
+    """`dispatcher` is what alerts submit their messages to; it is made when it is first asked for, so that
+    packets need not wait for its code.
+    """
 
-    def __init__(self, core: Core, tell: Any, secrets: Secrets, limits: Limits, guards: Guards) -> None:
+    def __init__(self, core: Core, tell: Tell, secrets: Secrets, limits: Limits, guards: Guards) -> None:
         self._core = core
+        self._tell = tell
+        self._secrets = secrets
         self._limits = limits
         self._guards = guards
+
+    @cached_property
+    def dispatcher(self) -> Dispatcher:
+        from valkyrie.control.notify.dispatcher import Dispatcher, Surroundings  # noqa: PLC0415
+
+        core = self._core
         node = appliance_of(core.settings.store.name, socket.gethostname())
-        around = Surroundings(core.settings.state_dir, secrets, node, core.clock.wall, tell)
-        self.dispatcher = Dispatcher(core.settings.notify, around)
-        self.dispatcher.operations = {"limits-set": self._set_limit, "ban": self._ban}
+        around = Surroundings(core.settings.state_dir, self._secrets, node, core.clock.wall, self._tell)
+        made = Dispatcher(core.settings.notify, around)
+        made.operations = {"limits-set": self._set_limit, "ban": self._ban}
+        return made
+
+    async def run(self) -> None:
+        """Deliver, until cancelled."""
+        await self.dispatcher.run()
+
+    async def reload(self, settings: NotifySettings) -> None:
+        await self.dispatcher.reload(settings)
 
     def added(self) -> NotifySettings:
         """What was added at run time, which names credentials too."""
@@ -94,8 +118,6 @@ def _actor(adapter: str) -> Actor:
 
 
 def _checked(model: type[BaseModel], fields: dict[str, Any]) -> BaseModel:
-    import json  # noqa: PLC0415
-
     from valkyrie.control.api.route import parse_body  # noqa: PLC0415 - needs the API's libraries
 
     return parse_body(model, json.dumps(fields).encode())
