@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From Redis to Valkey while applications go on: nothing fails, nothing is lost, no limit admits twice; whoever
-is killed goes on where it was.
+"""From Redis to Valkey while applications go on: nothing fails, nothing is lost, no limit admits twice; a
+daemon that is killed goes on where it was.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ async def test_a_migration_under_load_survives_kill_9_in_each_phase(
     assert [one["errors"] for one in told] == [[], []]
     assert all(set(one["stores"]) == {"redis", "valkey"} for one in told)
     assert 0 < sum(one["done"]["scarce"] for one in told) <= 401
-    print({k: [one['done'][k] for one in told] for k in ('scarce','steady','calls','count')}, [one['longest'] for one in told], [one['extra'] for one in told])
     seconds = max(one["seconds"] for one in told)
-    assert sum(one["done"]["steady"] for one in told) <= 40 * seconds + 41
+    steady = sum(one["done"]["steady"] for one in told)
+    assert 20 * seconds <= steady <= 40 * seconds + 41
     await check_values(settings, "valkey", told)
     settings_of(tmp_path, redis, valkey, mode="valkey")
     with daemon(settings) as runner:
@@ -177,3 +177,34 @@ async def test_source_and_target_on_one_server_are_refused(redis: Server, tmp_pa
     settings = settings_of(tmp_path, redis, redis)
     with daemon(settings) as runner:
         assert "same server" in runner.ask("start", "redis", "valkey")["what"]
+
+
+async def test_the_embedded_store_is_left_for_a_server_and_gone_back_to(
+    valkey: Server, tmp_path: Path
+) -> None:
+    settings = settings_of(
+        tmp_path, valkey, valkey, mode="embedded", embedded={"path": str(tmp_path / "store.db")}
+    )
+    async with side(settings, "embedded") as source:
+        await fill(source, 1000, 1000)
+    with daemon(settings) as runner:
+        for _ in range(2):
+            runner.good("start", "embedded", "valkey")
+            runner.until_next("validate")
+            runner.good("validate")
+            answer = runner.until_next("cutover")
+            assert answer["report"]["buckets"] == answer["report"]["values"] == 1000
+            runner.good("cutover")
+            runner.until_next("cleanup")
+            runner.good("abort")
+            runner.until_over()
+            assert ours(valkey) == []
+        runner.good("start", "embedded", "valkey")
+        runner.until_next("validate")
+        runner.good("cutover", "force")
+        runner.until_next("cleanup")
+        runner.good("cleanup", "force")
+        runner.until_over()
+    async with side(settings, "embedded") as source, side(settings, "valkey") as target:
+        assert await source.count() == 0
+        assert await target.count() == 2000

@@ -19,7 +19,7 @@ from valkyrie.adapters.durable import BucketLevel
 from valkyrie.adapters.factory import Around, StoreFactory
 from valkyrie.adapters.limit import Limit
 from valkyrie.adapters.migrate.migratable import whole
-from valkyrie.adapters.migrate.side import Side
+from valkyrie.adapters.migrate.side import Side, Value
 from valkyrie.adapters.naming import bucket_of
 from valkyrie.adapters.secrets import NoSecrets
 from valkyrie.control.config import Settings
@@ -39,7 +39,7 @@ def settings_of(folder: Path, redis: Server, valkey: Server, mode: str = "redis"
         "store": {
             "name": APPLIANCE,
             "mode": mode,
-            "redis": {"url": redis.url, "timeout_ms": 1000},
+            "redis": {"url": redis.url.replace("valkey:", "redis:"), "timeout_ms": 1000},
             "valkey": {"url": valkey.url, "timeout_ms": 1000},
             **more,
         },
@@ -136,10 +136,14 @@ def apps(settings: Path, count: int) -> Iterator[list[App]]:
             one.process.communicate()
 
 
+def stored(path: Path) -> Settings:
+    return Settings.model_validate_json(path.read_bytes())
+
+
 @asynccontextmanager
 async def side(settings: Path, backend: str) -> AsyncIterator[Side]:
     """A store of the settings, to look into."""
-    store = Settings.model_validate_json(settings.read_bytes()).store
+    store = stored(settings).store
     around = Around(APPLIANCE, StaticBook(), NoSecrets(), Path("/nowhere"))
     async with StoreFactory().create(backend, store, around) as adapter:
         yield whole(adapter).side()
@@ -147,12 +151,13 @@ async def side(settings: Path, backend: str) -> AsyncIterator[Side]:
 
 async def fill(one: Side, buckets: int, values: int) -> None:
     """Buckets that are an hour or more short of full, and values, every other of which expires."""
-    from valkyrie.adapters.migrate.side import Value  # noqa: PLC0415 - beside its only use
-
     names = [bucket_of(OWN, f"user-{number}") for number in range(buckets)]
     await one.raise_buckets([BucketLevel(name, 3600 * UNITS_A_S + at) for at, name in enumerate(names)])
     await one.put_values(
-        [(f"value-{at}", Value(f"content {at}".encode(), 900_000 if at % 2 else None)) for at in range(values)]
+        [
+            (f"value-{at}", Value(f"content {at}".encode(), 900_000 if at % 2 else None))
+            for at in range(values)
+        ]
     )
 
 

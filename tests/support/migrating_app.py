@@ -21,6 +21,7 @@ from valkyrie.adapters.hybrid.manager import HybridStoreManager
 from valkyrie.adapters.limit import Limit
 from valkyrie.adapters.naming import appliance_of
 from valkyrie.adapters.secrets import NoSecrets
+from valkyrie.adapters.settings import StoreSettings
 from valkyrie.adapters.store import Request
 from valkyrie.control.config import Settings
 from valkyrie.control.errors import ValkyrieError
@@ -65,7 +66,8 @@ class App:
             decision = await self.store.try_consume("all", limit=SCARCE)
             self.done["scarce"] += decision.allowed
             self.stores[decision.store] += 1
-            self.done["steady"] += (await self.store.try_consume("all", limit=STEADY)).allowed
+            steady = await self.store.try_consume("all", limit=STEADY)
+            self.done["steady"] += steady.allowed
         elif kind == 1:
             asked = [Request(f"{key}-{index}", FREE) for index in range(5)]
             found = await self.store.try_consume_many(asked)
@@ -83,14 +85,19 @@ class App:
             await self.store.get(key)
 
 
-async def main(path: Path, name: str) -> None:
-    settings = Settings.model_validate_json(path.read_bytes()).store
+def tell(line: str) -> None:
+    """To whoever started this process."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+async def main(settings: StoreSettings, name: str) -> None:
     around = Around(appliance_of(settings.name, "host"), StaticBook(), NoSecrets(), Path("/nowhere"))
     async with StoreFactory().chain(settings, around) as store:
         app = App(store, name)
         began = time.monotonic()
         tasks = [asyncio.create_task(app.caller(number)) for number in range(CALLERS)]
-        print("ready", flush=True)
+        tell("ready")
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.buffer.read)
         app.ended = True
         await asyncio.gather(*tasks)
@@ -99,8 +106,9 @@ async def main(path: Path, name: str) -> None:
             "kept": app.kept, "seconds": time.monotonic() - began,
             "extra": [dict(one.stats.extra) for one in store.status().stores if one.stats],
         }  # fmt: skip
-    print(json.dumps(told), flush=True)
+    tell(json.dumps(told))
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
+    read = Settings.model_validate_json(Path(sys.argv[1]).read_bytes())
+    asyncio.run(main(read.store, sys.argv[2]))

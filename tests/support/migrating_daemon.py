@@ -41,8 +41,13 @@ async def answer(migration: Migration, line: bytes) -> dict[str, Any]:
         return {"refused": error.code, "what": str(error)}
 
 
-async def main(path: Path) -> None:
-    settings = Settings.model_validate_json(path.read_bytes())
+def tell(line: str) -> None:
+    """To whoever started this process."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+async def main(settings: Settings) -> None:
     core = Core(settings, State.open(settings.database, bytes), FakeEngine(), Clock())
     migration = Migration(core, NoSecrets(), lambda kind, what: None)
     sync = Sync(
@@ -63,7 +68,7 @@ async def main(path: Path) -> None:
     ]
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.buffer.readline):
-        print(json.dumps(await answer(migration, line)), flush=True)
+        tell(json.dumps(await answer(migration, line)))
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -72,4 +77,4 @@ async def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1])))
+    asyncio.run(main(Settings.model_validate_json(Path(sys.argv[1]).read_bytes())))
