@@ -50,7 +50,10 @@ class Coalescer:
         """As Consumer.take of one; raises its StoreError. A caller that is cancelled before its batch was
         sent takes nothing; after that its tokens may be gone, and nobody else's answer is touched.
         """
-        lane = self._lanes.setdefault(self._consumer.group_of(taking.bucket), _Lane())
+        group = self._consumer.group_of(taking.bucket)
+        lane = self._lanes.get(group)
+        if lane is None:
+            lane = self._lanes[group] = _Lane()
         if len(lane.waiting) >= self._max_waiting:
             raise StoreUnavailable(
                 f"{len(lane.waiting)} calls wait for the store already", "it is slow, or asked for too much"

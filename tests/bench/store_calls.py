@@ -30,7 +30,7 @@ KINDS: tuple[Kind, ...] = ("redis", "valkey")
 KEYS = [f"user {number}" for number in range(1000)]
 VALUE = b"v" * 100
 PATIENT_MS = 20_000  # no call fails of what else the machine does
-ROUNDS, CALLS, PLAIN_CALLS = 3, 7000, 3500  # each way
+ROUNDS, CALLS, PLAIN_CALLS = 7, 3000, 1500  # each way
 TASKS, EACH, LIBRARY_EACH = 100, 200, 60
 CONNECTIONS, CALLERS, HELD_S = 128, 256, 2.0
 TRY_BUDGET, PLAIN_BUDGET, RATE_BUDGET, LIBRARY_BUDGET = "<= 1000", "<= 2000", ">= 10000", ">= 4"
