@@ -24,7 +24,7 @@ MOST_SPANS = 2048
 BATCH = 512
 GATHER_S = 1.0  # spans come in groups: so long the first waits for the others
 FIRST_PAUSE_S, LAST_PAUSE_S = 1.0, 60.0  # after failures in a row, doubled each time
-END_S = 2.0  # for what waits when the daemon ends
+END_S = 1.0  # for what waits when the daemon ends
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,6 @@ from valkyrie.control.service.core import Core
 from valkyrie.control.telemetry import logs
 from valkyrie.control.telemetry.export import RETRY_S, Exporter, read_headers, wait_for
 from valkyrie.control.telemetry.meters import Meters
-from valkyrie.control.telemetry.scrape import Scraper
 from valkyrie.control.telemetry.settings import OtlpSettings, TelemetrySettings
 from valkyrie.control.telemetry.snapshot import Snapshot
 from valkyrie.control.telemetry.spans import Span, traced
@@ -161,6 +160,8 @@ class Telemetry:
 
     async def _serve(self) -> None:
         """The TCP port for scrapers, opened and closed as the settings change."""
+        from valkyrie.control.telemetry.scrape import Scraper  # noqa: PLC0415 - packets come before it
+
         while True:
             self._changed.clear()
             listen = self.settings.prometheus.listen

@@ -61,7 +61,10 @@ class Collector:
 
 
 @contextlib.contextmanager
-def http_collector() -> Iterator[Collector]:
+def http_collector(
+    host: str = "127.0.0.1", call: Callable[..., Any] = lambda function, *args: function(*args)
+) -> Iterator[Collector]:
+    """`call` may make the server's socket in another network namespace."""
     collector = Collector()
 
     class Handler(BaseHTTPRequestHandler):
@@ -82,8 +85,8 @@ def http_collector() -> Iterator[Collector]:
         def log_message(self, *args: Any) -> None:
             """Nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    collector.url = f"http://127.0.0.1:{server.server_port}"
+    server = call(ThreadingHTTPServer, (host, 0), Handler)
+    collector.url = f"http://{host}:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
