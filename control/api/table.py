@@ -244,9 +244,9 @@ ROUTES: tuple[Route, ...] = (
     ),
     *CREDENTIAL_ROUTES,
     *STORE_ROUTES,
+    *MIGRATION_ROUTES,
     *STANDBY_ROUTES,
     *ALERT_ROUTES,
-    *MIGRATION_ROUTES,
     *NOTIFY_ROUTES,
     *TELEMETRY_ROUTES,
 )  # fmt: skip
