@@ -120,7 +120,7 @@ struct plan {
   u32 reserved;
 };
 
-enum action { ACTION_DROP, ACTION_SHADOW, ACTION_BAN };
+enum action { ACTION_DROP, ACTION_SHADOW, ACTION_BAN, ACTION_OBSERVE };
 enum measure { MEASURE_PACKETS, MEASURE_IP_BYTES, MEASURE_FRAME_BYTES };
 
 #define KEY_SPORT 1
@@ -133,7 +133,7 @@ struct limit {
   struct plan plan;
   u64 mask4[4]; /* source high, low, destination high, low */
   u64 mask6[4];
-  u64 ban_ns;        /* ACTION_BAN: how long */
+  u64 ban_ns;        /* ACTION_BAN: how long; ACTION_OBSERVE: which observation */
   u32 override_root; /* IPv4 source (or destination) -> plan index; leaf 0: no override */
   u16 uid;           /* 1..32767, never reused while a bucket of it may live */
   u16 slot;          /* of its counters */
@@ -172,6 +172,8 @@ struct ruleset {
   u32 event_rate;      /* events a second and CPU, at most */
   u32 positions;       /* in use: after `limits`, those for calls alone (key `id`) */
   u64 serial;          /* of the ruleset, rises with every change */
+  u32 observers;       /* how many of `limits`, the last of them, only observe (observe.h) */
+  u32 reserved;
 };
 
 struct control {
@@ -179,6 +181,7 @@ struct control {
   u32 active;     /* generation that packets read: 0 or 1 */
   u64 secret[2];  /* of the bucket hash */
   u64 test_magic; /* what struct test_control must carry */
+  u64 capturing;  /* 1: some capture is armed (capture.h) */
 };
 
 struct bucket {
@@ -291,6 +294,77 @@ struct event {
   u8 reason;
   u8 shadow;
   u8 reserved[5];
+};
+
+/* What people look at packets with: some captures and some observations at a time, armed by an id
+ * that is not 0 and let go by themselves at `until`, whatever becomes of the daemon. */
+#define CAPTURES 4
+#define OBSERVATIONS 4
+#define WATCHES 8 /* both: captures first */
+#define CAPTURE_BYTES 256
+#define CAPTURE_RING_BYTES 1048576
+#define OBSERVE_RING_BYTES 1048576
+
+#define CAPTURE_DROPPED 1
+#define CAPTURE_PASSED 2
+#define CAPTURE_SHADOWED 4 /* passed, but a shadow limit would have dropped it */
+
+struct capture {
+  u64 id;
+  u64 until;  /* ns since boot */
+  u64 src[2]; /* high, low, as struct address has them, masked */
+  u64 mask[2];
+  u32 verdicts; /* any of CAPTURE_DROPPED and so on */
+  u32 reasons;  /* bit for each enum reason */
+  u32 slot;     /* of the limit, or NO_SLOT: any */
+  u32 sample;   /* one in so many */
+  u32 rate;     /* a second and CPU, at most */
+  u32 snaplen;  /* bytes of the frame, at most CAPTURE_BYTES */
+};
+
+struct observation {
+  u64 id;
+  u64 until;
+  u64 mask; /* keys are reported whose fingerprint, without its lowest 16 bits, has none of these */
+  u64 thin; /* of these a packet when a random word has none of these bits */
+};
+
+struct watch {
+  struct capture capture[CAPTURES];
+  struct observation observation[OBSERVATIONS];
+};
+
+/* Of a capture or observation, a CPU each. */
+struct watch_stats {
+  u64 seen; /* packets that were wanted */
+  u64 sent;
+  u64 lost;    /* ring full */
+  u64 limited; /* over the rate */
+  u64 left;    /* until the next that is sampled */
+  u64 window;
+  u64 count;
+  u64 reserved;
+};
+
+struct captured {
+  u64 time; /* ns since boot */
+  u64 id;   /* of the capture */
+  u32 ifindex;
+  u32 length; /* of the frame */
+  u16 slot;   /* of the limit that dropped, or would have, or NO_SLOT */
+  u16 bytes;  /* that follow */
+  u8 reason;
+  u8 verdict; /* CAPTURE_DROPPED, or CAPTURE_PASSED and perhaps CAPTURE_SHADOWED */
+  u8 reserved[2];
+  u64 data[32];
+};
+
+struct observed {
+  u64 time;
+  u64 fingerprint;
+  u64 id;
+  u32 tokens;
+  u32 thin; /* as the observation had it */
 };
 
 /* Answer to EXPLAIN: an entry for each position of the ruleset. */

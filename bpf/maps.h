@@ -37,16 +37,27 @@ PINNED_ARRAY(struct table_stats, table_stats, MAX_CPUS);
 PINNED_ARRAY(struct explanation, explanations, MAX_LIMITS);
 
 /* BCC has no macro for a pinned ring buffer: this is what its BPF_RINGBUF_OUTPUT declares. */
-struct events_table_t {
-  int key;
-  u32 leaf;
-  int (*ringbuf_output)(void *, u64, u64);
-  void *(*ringbuf_reserve)(u64);
-  void (*ringbuf_discard)(void *, u64);
-  void (*ringbuf_submit)(void *, u64);
-  u32 max_entries;
-};
-__attribute__((section("maps/ringbuf:" PIN_DIR "/events"))) struct events_table_t events = {
-    .max_entries = EVENT_RING_BYTES};
+#define PINNED_RING(name, bytes)                                                                   \
+  struct name##_table_t {                                                                          \
+    int key;                                                                                       \
+    u32 leaf;                                                                                      \
+    int (*ringbuf_output)(void *, u64, u64);                                                       \
+    void *(*ringbuf_reserve)(u64);                                                                 \
+    void (*ringbuf_discard)(void *, u64);                                                          \
+    void (*ringbuf_submit)(void *, u64);                                                           \
+    u32 max_entries;                                                                               \
+  };                                                                                               \
+  __attribute__((section("maps/ringbuf:" PIN_DIR "/" #name))) struct name##_table_t name = {       \
+      .max_entries = bytes}
+
+PINNED_RING(events, EVENT_RING_BYTES);
+
+/* What people look at packets with: the programs that a packet then goes on to (each build has
+ * places of its own), what is looked for, and what was found. */
+BPF_TABLE_PINNED7("prog", u32, u32, watchers, 2 * CONTINUATIONS, PIN_DIR "/watchers", 0);
+PINNED_ARRAY(struct watch, watch, 1);
+PINNED_ARRAY(struct watch_stats, watch_stats, (MAX_CPUS * WATCHES));
+PINNED_RING(captured, CAPTURE_RING_BYTES);
+PINNED_RING(observed, OBSERVE_RING_BYTES);
 
 #endif

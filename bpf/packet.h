@@ -39,6 +39,7 @@ struct packet {
   u8 control;      /* neighbour discovery or DHCP */
   u8 test;         /* a test run of ours */
   u8 explain;
+  u8 capturing; /* somebody captures packets */
 };
 
 static __always_inline int is_ipv4(const struct address *a) {

@@ -115,6 +115,7 @@ static __always_inline int ask(u32 position, struct scratch *s, struct charge *c
   if (l->action == ACTION_SHADOW) {
     stats->shadow_dropped++;
     stats->passed++;
+    s->shadow = l->slot;
     report(p, r, REASON_LIMIT, l->slot, 1);
     return 0;
   }

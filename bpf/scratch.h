@@ -19,8 +19,9 @@ struct scratch {
   struct key key;
   struct bitmap match;
   u32 reason;
-  u32 slot;  /* of the limit that dropped, or NO_SLOT */
-  u32 asked; /* limits that have passed the packet so far: charges to give back */
+  u32 slot;   /* of the limit that dropped, or NO_SLOT */
+  u32 shadow; /* of the last shadow limit that would have, or NO_SLOT */
+  u32 asked;  /* limits that have passed the packet so far: charges to give back */
   struct charge charge[MAX_LIMITS];
   u16 matched[MAX_LIMITS];
 };

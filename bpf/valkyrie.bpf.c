@@ -2,7 +2,8 @@
 /*
  * The program at the XDP hook. A packet goes: parse.h, guard.h (control traffic,
  * exempt, ban), classify.h, police.h (take.h from lease.h and bucket.h), verdict.h,
- * count.h, event.h. The includes stand in the order in which they need one another.
+ * count.h, event.h; and where somebody looks, observe.h and capture.h. The includes stand in the
+ * order in which they need one another.
  */
 #include <uapi/linux/bpf.h>
 #include <uapi/linux/if_ether.h>
@@ -29,6 +30,9 @@
 #include "event.h"
 #include "police.h"
 #include "verdict.h"
+#include "watch.h"
+#include "capture.h"
+#include "observe.h"
 
 static __always_inline struct test_control *test_of(struct xdp_md *ctx) {
   struct test_control *test = (void *)(long)ctx->data_meta;
@@ -48,6 +52,7 @@ static __always_inline void start(struct xdp_md *ctx, struct packet *p, u32 cpu,
   p->tcp_flags = NO_TCP_FLAGS;
   p->icmp = NO_ICMP;
   p->vlan = NO_VLAN;
+  p->capturing = control->capturing;
   if (test && test->magic == control->test_magic) {
     p->test = 1;
     p->explain = test->flags & TEST_EXPLAIN;
@@ -78,6 +83,8 @@ static __always_inline int conclude(struct xdp_md *ctx, struct scratch *s,
     count_reason(reason, p);
     if (drop)
       report(p, rules, reason, s->slot, 0);
+    if (p->capturing)
+      watchers.call(ctx, WATCHER_CAPTURE);
   }
   return drop ? XDP_DROP : XDP_PASS;
 }
@@ -110,7 +117,7 @@ int police(struct xdp_md *ctx) {
   end_step();
 
   struct cursor c = {.at = (void *)(long)ctx->data, .end = (void *)(long)ctx->data_end};
-  s->slot = NO_SLOT;
+  s->slot = s->shadow = NO_SLOT;
   s->asked = 0;
   s->reason = parse(&c, p);
   end_step();
@@ -122,7 +129,43 @@ int police(struct xdp_md *ctx) {
   s->reason = REASON_NO_LIMIT;
   classify(&s->match, p, rules);
   end_step();
+  if (rules->observers) {
+    watchers.call(ctx, WATCHER_OBSERVE);
+    forget_observers(s, rules);
+    end_step();
+  }
   return ask_limits(ctx, s, rules, ctl->secret);
+}
+
+/* The ruleset of the packet under way; 0: there is none. */
+static __always_inline struct ruleset *rules_of(const struct scratch *s) {
+  u32 generation = s->packet.generation;
+  return rulesets.lookup(&generation);
+}
+
+/* Reports a packet to those who observe, then goes on with it. */
+int police_observe(struct xdp_md *ctx) {
+  u32 first = 0, cpu = bpf_get_smp_processor_id();
+  struct control *ctl = control.lookup(&first);
+  struct scratch *s = scratch_of(cpu);
+  struct ruleset *rules = s ? rules_of(s) : 0;
+  if (!ctl || !rules)
+    return XDP_DROP;
+  observe_all(s, rules, ctl->secret);
+  continuation.call(ctx, CONTINUE_AT);
+  s->reason = REASON_CONTENDED;
+  return conclude(ctx, s, rules);
+}
+
+/* Copies a packet that has its verdict to those who capture. */
+int police_capture(struct xdp_md *ctx) {
+  struct scratch *s = scratch_of(bpf_get_smp_processor_id());
+  struct ruleset *rules = s ? rules_of(s) : 0;
+  if (!rules)
+    return XDP_DROP;
+  int dropped = drops(s->reason, rules);
+  capture_all(ctx, s, dropped);
+  return dropped ? XDP_DROP : XDP_PASS;
 }
 
 /* Goes on with a packet that matches more limits than one run asks. */
@@ -132,8 +175,7 @@ int police_more(struct xdp_md *ctx) {
   struct scratch *s = scratch_of(cpu);
   if (!ctl || !s)
     return XDP_DROP;
-  u32 generation = s->packet.generation;
-  struct ruleset *rules = rulesets.lookup(&generation);
+  struct ruleset *rules = rules_of(s);
   if (!rules)
     return XDP_DROP;
   return ask_limits(ctx, s, rules, ctl->secret);

@@ -64,6 +64,16 @@ NO_PORTS: Final = 65536
 LATER_FRAGMENT: Final = 65537
 MAX_NICS: Final = 64
 
+CAPTURES: Final = 4
+OBSERVATIONS: Final = 4
+WATCHES: Final = 8
+CAPTURE_BYTES: Final = 256
+CAPTURE_RING_BYTES: Final = 1048576
+OBSERVE_RING_BYTES: Final = 1048576
+CAPTURE_DROPPED: Final = 1
+CAPTURE_PASSED: Final = 2
+CAPTURE_SHADOWED: Final = 4
+
 REASONS: Final = len(Reason)
 MAX_EXTENSIONS: Final = 8
 CAS_TRIES: Final = 16
@@ -144,8 +154,12 @@ RULESET: Final = _struct(
     ("event_rate", "u4"),
     ("positions", "u4"),
     ("serial", "u8"),
+    ("observers", "u4"),
+    ("reserved", "u4"),
 )
-CONTROL: Final = _struct(("abi", "u4"), ("active", "u4"), ("secret", "u8", 2), ("test_magic", "u8"))
+CONTROL: Final = _struct(
+    ("abi", "u4"), ("active", "u4"), ("secret", "u8", 2), ("test_magic", "u8"), ("capturing", "u8")
+)
 BUCKET: Final = _struct(("fingerprint", "u8"), ("tat", "u8"))
 BUCKET_SET: Final = _struct(("bucket", BUCKET, WAYS))
 BUCKET_KEY: Final = _struct(("uid", "u2"), ("dport", "u2"), ("addr", "u1", 16))
@@ -188,6 +202,45 @@ EVENT: Final = _struct(
     ("reason", "u1"),
     ("shadow", "u1"),
     ("reserved", "u1", 5),
+)
+CAPTURE: Final = _struct(
+    ("id", "u8"),
+    ("until", "u8"),
+    ("src", "u8", 2),
+    ("mask", "u8", 2),
+    ("verdicts", "u4"),
+    ("reasons", "u4"),
+    ("slot", "u4"),
+    ("sample", "u4"),
+    ("rate", "u4"),
+    ("snaplen", "u4"),
+)
+OBSERVATION: Final = _struct(("id", "u8"), ("until", "u8"), ("mask", "u8"), ("thin", "u8"))
+WATCH: Final = _struct(("capture", CAPTURE, CAPTURES), ("observation", OBSERVATION, OBSERVATIONS))
+WATCH_STATS: Final = _struct(
+    ("seen", "u8"),
+    ("sent", "u8"),
+    ("lost", "u8"),
+    ("limited", "u8"),
+    ("left", "u8"),
+    ("window", "u8"),
+    ("count", "u8"),
+    ("reserved", "u8"),
+)
+CAPTURED: Final = _struct(
+    ("time", "u8"),
+    ("id", "u8"),
+    ("ifindex", "u4"),
+    ("length", "u4"),
+    ("slot", "u2"),
+    ("bytes", "u2"),
+    ("reason", "u1"),
+    ("verdict", "u1"),
+    ("reserved", "u1", 2),
+    ("data", "u8", CAPTURE_BYTES // 8),
+)
+OBSERVED: Final = _struct(
+    ("time", "u8"), ("fingerprint", "u8"), ("id", "u8"), ("tokens", "u4"), ("thin", "u4")
 )
 EXPLANATION: Final = _struct(
     ("cost", "u8"),

@@ -34,6 +34,7 @@ class Action(IntEnum):
     DROP = 0
     SHADOW = 1
     BAN = 2
+    OBSERVE = 3
 
 
 class Measure(IntEnum):

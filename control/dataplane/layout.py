@@ -14,7 +14,9 @@ from valkyrie.control.errors import Conflict
 
 EVENTS = "events"
 NICS = "nics"
-UNMAPPED = frozenset({EVENTS, NICS, "continuation"})  # pinned, but not seen as arrays
+CAPTURED = "captured"
+OBSERVED = "observed"
+UNMAPPED = frozenset({EVENTS, NICS, CAPTURED, OBSERVED, "continuation", "watchers"})  # pinned, but not seen as arrays
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ def tables(sizes: Sizes) -> tuple[Table, ...]:
         Table("limit_stats", abi.LIMIT_STATS, sizes.cpus * abi.MAX_LIMITS),
         Table("reason_stats", abi.REASON_STATS, sizes.cpus * abi.REASONS),
         Table("table_stats", abi.TABLE_STATS, sizes.cpus),
+        Table("watch", abi.WATCH, 1),
+        Table("watch_stats", abi.WATCH_STATS, sizes.cpus * abi.WATCHES),
         Table("explanations", abi.EXPLANATION, abi.MAX_LIMITS),
     )
 

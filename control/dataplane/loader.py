@@ -144,6 +144,10 @@ def load(
             if face.continued in text:
                 more = fds.get(face.continued) or _load(bcc, module, face.continued, log)
                 _continue_with(more, pin_dir / face.continuation, place)
+            for nth, name in enumerate(face.watchers):
+                if name in text:
+                    fd = _load(bcc, module, name, log)
+                    _continue_with(fd, pin_dir / "watchers", abi.CONTINUATIONS * nth + place)
         layout.check(pin_dir, sizes)
         for name, fd in fds.items():
             _pin(fd, pin_dir / name)

@@ -67,7 +67,8 @@ class Dataplane:
     """The pinned maps and program of one appliance. Use as a context manager, or close() it.
 
     Shapes: control (1,), buckets (sets, WAYS), bucket_keys (sets,), leases (cpus * LEASES,), limit_stats
-    (cpus, MAX_LIMITS), reason_stats (cpus, REASONS), table_stats (cpus,), explanations (MAX_LIMITS,).
+    (cpus, MAX_LIMITS), reason_stats (cpus, REASONS), table_stats (cpus,), explanations (MAX_LIMITS,),
+    watch (1,), watch_stats (cpus, WATCHES).
     """
 
     def __init__(self, pin_dir: Path) -> None:
@@ -96,6 +97,8 @@ class Dataplane:
         self.reason_stats = views["reason_stats"].reshape(cpus, -1)
         self.table_stats = views["table_stats"]
         self.explanations = views["explanations"]
+        self.watch = views["watch"]
+        self.watch_stats = views["watch_stats"].reshape(cpus, -1)
 
     def __enter__(self) -> "Dataplane":
         return self
@@ -111,7 +114,7 @@ class Dataplane:
         self._views.clear()
         for name in (
             "control", "rulesets", "limits", "buckets", "bucket_keys", "leases", "limit_stats",
-            "reason_stats", "table_stats", "explanations",
+            "reason_stats", "table_stats", "explanations", "watch", "watch_stats",
         ):  # fmt: skip
             self.__dict__.pop(name, None)
 

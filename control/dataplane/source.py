@@ -28,9 +28,13 @@ class Face:
     programs: tuple[str, ...]
     continued: str
     continuation: str
+    watchers: tuple[str, ...] = ()
+    """Functions that packets go on with while somebody looks: the nth has the place CONTINUATIONS * n +
+    CONTINUE_AT in the map `watchers`.
+    """
 
 
-POLICE = Face(("police",), "police_more", "continuation")
+POLICE = Face(("police",), "police_more", "continuation", ("police_observe", "police_capture"))
 CALL = Face(("call", "value"), "call", "call_continuation")
 
 
