@@ -80,7 +80,8 @@ KINDS: dict[When, Kind] = {
         severity="error",
     ),
     "breaker-open": Kind(
-        "a store's circuit breaker opened", "fact", "store", lasts="0s", clear_after="2m"
+        "a store's circuit breaker is open, or was for a moment", "fact", "store", lasts="0s",
+        clear_after="2m",
     ),
     "sync-lag": Kind(
         "what is kept in the store is behind the kernel by more than `above`", "time", "", "60s",

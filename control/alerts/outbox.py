@@ -42,31 +42,39 @@ class Outbox:
         self.problem = ""
         self._waiting: list[_Waiting] = []
 
-    def put(self, messages: Iterable[Message]) -> None:
+    def put(self, messages: Iterable[Message], *, again: bool = False) -> None:
+        """`again`: a daemon before this one had them, and they are in the log."""
         for message in messages:
-            level = logging.INFO if message.state == "resolved" else LEVELS[message.severity]
-            log.log(level, "%s: %s", message.title, message.body.replace("\n", "; "))
+            if not again:
+                level = logging.INFO if message.state == "resolved" else LEVELS[message.severity]
+                log.log(level, "%s: %s", message.title, message.body.replace("\n", "; "))
             self._waiting.append(_Waiting(message))
         over = len(self._waiting) - MOST
         if over > 0:
             self.lost += over
             del self._waiting[:over]
 
-    def push(self) -> None:
-        """Hand over what was not yet, until one is refused; forget what was taken."""
+    async def push(self, seconds: float) -> None:
+        """Hand over what was not yet, until one is refused; forget what was taken, of which what is new is
+        waited for so long.
+        """
         if self.submit is None:
             self._waiting.clear()
             return
+        new: list[asyncio.Future[bool]] = []
         try:
             for one in self._waiting:
                 if one.taken is None:
                     one.taken = self.submit(one.message)
+                    new.append(one.taken)
         except ValkyrieError as error:
             if str(error) != self.problem:
                 log.error("alerts cannot be told: %s", error)  # noqa: TRY400 - no bug, so no traceback
             self.problem = str(error)
         else:
             self.problem = ""
+        if new:
+            await asyncio.wait(new, timeout=seconds)
         self._waiting = [one for one in self._waiting if one.taken is None or not one.taken.done()]
 
     def waiting(self) -> tuple[Message, ...]:

@@ -218,8 +218,8 @@ def _breaker(rule: Rule, window: Window) -> Readings:
     known = {} if before is None else before.breakers
 
     def of(name: str, opened: int) -> Reading:
-        new = opened - known.get(name, opened)
-        return Reading(name, float(new > 0), lambda: f"{name} failed again and again", {"store": name})
+        holds = name in store.open or opened > known.get(name, opened)
+        return Reading(name, float(holds), lambda: f"{name} failed again and again", {"store": name})
 
     return [of(name, opened) for name, opened in store.breakers.items()]
 

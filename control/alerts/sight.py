@@ -39,6 +39,7 @@ class StoreSight:
     in_use: str | None
     switches: int
     breakers: Mapping[str, int]
+    open: frozenset[str] = frozenset()
     problem: str = ""
 
 

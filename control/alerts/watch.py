@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
 SIGHT_S = 5.0  # that a look at the appliance may take; what it would tell is unknown then
+TAKEN_S = 0.5  # that a look waits for its messages to be on the disk, so that none goes twice
 END_S = 1.0  # for the last write, at shutdown
 MOST_TOLD = 20  # notes of one look to those who follow the events
 MOST_UNWRITTEN = 1000  # lines of the history that wait for a disk that is full
@@ -108,7 +109,7 @@ class Watch:
             kept, waiting = Kept(), []
         self.state = replace(self.state, alerts={**kept.alerts, **self.state.alerts})
         self._groups = {**kept.groups, **self._groups}
-        self.outbox.put(waiting)
+        self.outbox.put(waiting, again=True)
         self._restarted = (
             "the one before ended in order"
             if kept.ended
@@ -121,15 +122,19 @@ class Watch:
         times = self._times()
         self.state, changes = step(rules, self.state, sight, self.tally.take(), times.now)
         terms = Terms(settings.group_wait_s, settings.repeat_s, settings.most_an_hour, self._node)
-        self._groups, messages = tell(
+        groups, messages = tell(
             self._groups, self.state.firing(), changes, self.silent, terms, times.now, times.wall
         )
         self._publish(changes)
-        waited = len(self.outbox.waiting())
-        self.outbox.put(messages)
-        self.outbox.push()
-        self._dirty |= bool(changes or messages) or waited != len(self.outbox.waiting())
-        await self._write(settings, ended=False)
+        try:
+            waited = len(self.outbox.waiting())
+            self.outbox.put(messages)
+            await self.outbox.push(TAKEN_S)
+            self._dirty |= bool(changes or messages) or waited != len(self.outbox.waiting())
+            await self._write(settings, groups, ended=False)
+        finally:
+            # Last: who is said to be told is so after a kill as well.
+            self._groups = groups
 
     async def _seen(self) -> Sight:
         restarted, self._restarted = self._restarted, ""
@@ -153,11 +158,11 @@ class Watch:
             self._told("alert", f"and {len(changes) - MOST_TOLD} more alerts changed")
         del self._unwritten[:-MOST_UNWRITTEN]
 
-    async def _write(self, settings: AlertSettings, *, ended: bool) -> None:
+    async def _write(self, settings: AlertSettings, groups: Mapping[str, Group], *, ended: bool) -> None:
         if not (self._loaded and self._dirty):
             return
         times, lines = self._times(), tuple(self._unwritten)
-        kept = Kept(self.state.alerts, self._groups, ended)
+        kept = Kept(self.state.alerts, groups, ended)
         text = text_of(kept, self.outbox.waiting(), times.now, times.wall)
         try:
             async with self._turn:
@@ -190,5 +195,5 @@ class Watch:
             self._dirty = True
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(END_S):
-                    await self._write(settings, ended=True)
+                    await self._write(settings, self._groups, ended=True)
         await asyncio.to_thread(self.book.close)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from valkyrie.adapters.notify.message import Message
 from valkyrie.control.alerts.alerts import Alerts
 from valkyrie.control.alerts.look import look
 from valkyrie.control.config import Settings
@@ -65,9 +66,12 @@ class Service:
         self.credentials.users.append(self.notifications.added)
         self.migration = Migration(self.core, self.credentials.store, self.hub.tell)
         self.alerts = Alerts(self.core, lambda restarted: look(self, restarted), self.hub.tell)
-        self.alerts.submit_to(self.notifications.dispatcher.submit)
+        self.alerts.submit_to(self._submit)
         self.hub.listen(self.alerts.hear)
         self.views = Views(self.core, self.nics, self.talkers, self.drops, self._kept)
+
+    def _submit(self, message: Message) -> asyncio.Future[bool]:
+        return self.notifications.dispatcher.submit(message)
 
     def _kept(self) -> dict[str, Any]:
         return self.keeping.status()

@@ -235,7 +235,7 @@ async def test_of_messages_that_nobody_takes_the_oldest_are_given_up_and_counted
     outbox = bench.service.alerts._watch.outbox
     for n in range(MOST + 5):
         outbox.put([Message(str(n), "", made("a", {"when": "nic-down"}).level, 0.0, "k")])
-        outbox.push()
+        await outbox.push(0)
     assert (len(outbox.waiting()), outbox.waiting()[0].title) == (MOST, "5")
     assert "5 messages could not be told" in " ".join(bench.service.alerts.status()["problems"])
 
