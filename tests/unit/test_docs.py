@@ -213,8 +213,8 @@ def leaves(model: type[BaseModel], before: str = "") -> Iterator[tuple[str, Fiel
 
 def test_settings_are_those_of_the_model() -> None:
     page = read("docs/configuration.md")
-    tables = [rows(page, heading) for heading in ("# Configuration", "## Stores", "## Sync")]
-    told = {row[0]: row[1:] for table in tables for row in table}
+    headings = re.findall(r"^(##? .+)\n(?:(?!#).*\n)*?\| setting \|", page, re.MULTILINE)
+    told = {row[0]: row[1:] for heading in headings for row in rows(page, heading)}
     model = dict(leaves(Settings))
     assert list(told) == [f"`{name}`" for name in model]
     for name, field in model.items():
