@@ -25,6 +25,7 @@ from bench import (
     store_calls,
     store_failover,
     store_sync,
+    telemetry,
     wire,
 )
 from bench.rows import Row, line, write_json
@@ -38,6 +39,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
     "accuracy": accuracy.run,
     "memory": memory.run,
     "events": events.run,
+    "telemetry": telemetry.run,
     "starts": daemon.starts,
     "changes": daemon.changes,
     "store-calls": store_calls.one_at_a_time,

@@ -14,6 +14,7 @@ from typing import Any
 import uvloop
 from redis import asyncio as library
 
+from bench.alone import alone
 from bench.harness import ratio
 from bench.rows import Row, row
 from bench.times import Times, quantile
@@ -38,7 +39,7 @@ TRY_BUDGET, PLAIN_BUDGET, RATE_BUDGET, LIBRARY_BUDGET = "<= 1000", "<= 2000", ">
 
 def one_at_a_time() -> Iterator[Row]:
     """`try_consume`, `get` and `set`, over TCP and a Unix socket."""
-    with ExitStack() as stack:
+    with alone(), ExitStack() as stack:
         servers = [stack.enter_context(server(kind)) for kind in KINDS]
         yield from uvloop.run(_ways(servers))
 
@@ -46,7 +47,7 @@ def one_at_a_time() -> Iterator[Row]:
 def together() -> Iterator[Row]:
     """A hundred tasks on one connection; more tasks than connections."""
     for kind in KINDS:
-        with server(kind) as made:
+        with alone(), server(kind) as made:
             yield from uvloop.run(_coalesced(made))
             yield from uvloop.run(_held(made))
 

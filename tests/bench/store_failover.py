@@ -12,6 +12,7 @@ from pathlib import Path
 
 import uvloop
 
+from bench.alone import alone
 from bench.rows import Row, row
 from bench.store_calls import KEYS, KINDS
 from support.clusters import Cluster, cluster
@@ -107,7 +108,7 @@ async def _failover(made: Cluster, how: str) -> list[Row]:
 def switch() -> Iterator[Row]:
     """From Redis to the next store of the chain."""
     for how in ("killed", "hung"):
-        with server("redis") as made, tempfile.TemporaryDirectory() as folder:
+        with alone(), server("redis") as made, tempfile.TemporaryDirectory() as folder:
             yield from uvloop.run(_switch(made, Path(folder), how))
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import uvloop
 
+from bench.alone import alone
 from bench.rows import Row, row
 from bench.times import quantile
 from support.calls import Calls, served
@@ -54,7 +55,7 @@ def run() -> Iterator[Row]:
         for kind in KINDS:
             calls.kernel.reset()
             calls.publish([WEB])
-            with server(kind) as made:
+            with alone(), server(kind) as made:
                 yield from uvloop.run(_measure(calls, made))
 
 
