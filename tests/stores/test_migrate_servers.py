@@ -208,3 +208,34 @@ async def test_the_embedded_store_is_left_for_a_server_and_gone_back_to(
     async with side(settings, "embedded") as source, side(settings, "valkey") as target:
         assert await source.count() == 0
         assert await target.count() == 2000
+
+
+async def test_a_forced_abort_goes_back_without_the_target_and_without_the_state_of_the_daemon(
+    redis: Server, valkey: Server, tmp_path: Path
+) -> None:
+    settings = settings_of(tmp_path, redis, valkey)
+    async with side(settings, "redis") as source:
+        await fill(source, 100, 100)
+    with daemon(settings) as runner:
+        runner.good("start", "redis", "valkey")
+        runner.until_next("validate")
+        runner.good("cutover", "force")
+        runner.until_next("cleanup")
+        valkey.kill()
+        runner.good("abort")
+        runner.until(lambda now: bool(now["problem"]))
+        runner.good("abort", "force")
+        assert "not emptied" in runner.until_over()["ended"]
+        assert not [key for key in ours(redis) if "migration" in key]
+        valkey.start()
+        put_foreign(valkey)
+        runner.good("start", "redis", "valkey", "overwrite")
+        runner.until_next("validate")
+        runner.kill()
+        (tmp_path / "state" / "migration.json").unlink()
+        runner.start()
+        assert "abort --force" in runner.ask("start", "redis", "valkey")["what"]
+        runner.good("abort", "force")
+        runner.until_over()
+        assert ours(valkey) == []
+        assert not [key for key in ours(redis) if "migration" in key]

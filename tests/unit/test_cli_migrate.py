@@ -19,8 +19,8 @@ REPORT: dict[str, Any] = {
 }  # fmt: skip
 ANSWER: dict[str, Any] = {
     "phase": "copying", "source": "redis", "target": "valkey", "doing": "copying", "asked": "",
-    "percent": 41.2, "done": 9000, "total": 22000, "keys_a_second": 17900.4, "errors": 1, "problem": "", "report": None,
-    "compared": None, "next": "", "change": [], "ended": "",
+    "percent": 41.2, "done": 9000, "total": 22000, "keys_a_second": 17900.4, "errors": 1,
+    "problem": "", "report": None, "compared": None, "next": "", "change": [], "ended": "",
 }  # fmt: skip
 
 
