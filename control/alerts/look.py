@@ -6,14 +6,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from valkyrie.control.alerts.sight import Sight, sight_of
-from valkyrie.control.service.talkers import SIZE
 from valkyrie.control.telemetry.snapshot import take
 
 if TYPE_CHECKING:
     from valkyrie.control.service.service import Service
 
+TALKERS = 100  # whoever has a hundredth of the drops is among them
+
 
 async def look(service: Service, restarted: str) -> Sight:
     """In the event loop's thread."""
     snapshot = await take(service)
-    return sight_of(snapshot, service.talkers.top(SIZE), restarted)
+    return sight_of(snapshot, service.talkers.top(TALKERS), service.talkers.dropped(), restarted)

@@ -64,10 +64,12 @@ class RuleBody(BaseModel):
     lasts: Text | None = Field(None, alias="for", description="how long without a break, as 1m")
     clear_below: Text | None = Field(None, description="to be over; absent: as `above`")
     clear_after: Text | None = Field(None, description="how long at or below, as 5m")
-    severity: SeverityWord | None = None
-    tags: Mapping[str, str] = Field(default_factory=dict, max_length=MAX_TAGS)
+    severity: SeverityWord | None = Field(None, description="`info`, `warning`, `error` or `critical`")
+    tags: Mapping[str, str] = Field(
+        default_factory=dict, max_length=MAX_TAGS, description="for routes and silences, as `team: net`"
+    )
     note: str = Field("", max_length=512, description="for whoever is called: what to do")
-    enabled: bool = True
+    enabled: bool = Field(True, description="`false`: it watches nothing")
 
 
 class Rule(RuleBody):

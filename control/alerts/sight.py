@@ -11,6 +11,7 @@ from valkyrie.adapters.hybrid.events import ChainStatus
 from valkyrie.control.enums import Reason
 from valkyrie.control.telemetry.snapshot import NicFigures, Snapshot
 
+LEAST_SHARE = 0.01
 DROPPED = tuple(reason for reason in Reason if Reason.LIMIT <= reason < Reason.BAD_ETHERNET)
 
 
@@ -63,12 +64,10 @@ class Sight:
     events: Mapping[str, str] = field(default_factory=dict)
 
 
-def sight_of(snapshot: Snapshot, talkers: Sequence[Mapping[str, Any]], restarted: str = "") -> Sight:
-    """`talkers` are all that are counted. What the sketch cut off was dropped too: `error` from each of its
-    places and one more, at least.
-    """
-    cut = max((one.get("error", 0) for one in talkers), default=0)
-    total = sum(one["dropped"] for one in talkers) + cut * (len(talkers) + 1)
+def sight_of(
+    snapshot: Snapshot, talkers: Sequence[Mapping[str, Any]], dropped: float, restarted: str = ""
+) -> Sight:
+    """`talkers` are the largest, and `dropped` is what all of them come to."""
     return Sight(
         wall=snapshot.wall,
         limits=_limits(snapshot),
@@ -77,9 +76,9 @@ def sight_of(snapshot: Snapshot, talkers: Sequence[Mapping[str, Any]], restarted
         dropped=sum(int(snapshot.reasons["packets"][reason]) for reason in DROPPED),
         nics=snapshot.nics,
         talkers=[
-            Talker(one["key"], one["limit"], one["dropped"] / total)
+            Talker(one["key"], one["limit"], min(1.0, one["dropped"] / dropped))
             for one in talkers
-            if total and one["dropped"] * 100 >= total
+            if dropped > 0 and one["dropped"] >= dropped * LEAST_SHARE
         ],
         store=None if snapshot.chain is None else _store(snapshot.chain),
         sync_lag=snapshot.sync.lag_s,

@@ -43,11 +43,13 @@ class Talkers:
         self._limits: dict[int, Sketch] = {}
         self._numbers: dict[Group, int] = {}
         self._last = 0
+        self._dropped = 0.0
         self._faded = seconds()
 
     def add(self, events: NDArray[Any], names: Mapping[int, str], weight: float) -> None:
         """Count abi.EVENT records of known reasons; `names` are those of limits by slot."""
         self._fade()
+        self._dropped += int((events["shadow"] == 0).sum()) * weight
         slots = events["slot"].astype(np.uint64)
         by_reason = np.uint64(BY_REASON) + events["reason"]
         codes = np.where(slots == abi.NO_SLOT, by_reason, slots) * np.uint64(2) + (events["shadow"] != 0)
@@ -95,11 +97,17 @@ class Talkers:
         ]
         return sorted(rows, key=lambda row: -(row["dropped"] + row["would_drop"]))[:count]
 
+    def dropped(self) -> float:
+        """All drops that were counted, faded as the talkers' counts are: what a share is a share of."""
+        self._fade()
+        return self._dropped
+
     def _fade(self) -> None:
         halvings = int((self._seconds() - self._faded) / HALF_LIFE_S)
         if halvings <= 0:
             return
         self._faded += halvings * HALF_LIFE_S
+        self._dropped *= 0.5 ** min(halvings, 64)
         for sketch in (self._all, *self._limits.values()):
             sketch.fade(0.5 ** min(halvings, 64), LEAST)
         self._limits = {number: sketch for number, sketch in self._limits.items() if len(sketch.keys)}

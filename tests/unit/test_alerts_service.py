@@ -8,14 +8,18 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from support.workbench import ADMIN, WEB, Bench
 from valkyrie.adapters.notify.message import Message
+from valkyrie.control import abi
 from valkyrie.control.alerts.outbox import MOST
 from valkyrie.control.alerts.rules import made
 from valkyrie.control.alerts.settings import AlertSettings
+from valkyrie.control.enums import Reason
 from valkyrie.control.errors import Conflict, InvalidInput, NotFound, StateError, Unavailable
+from valkyrie.control.service.engine import Figures
 from valkyrie.control.service.service import Service
 
 NOW = AlertSettings(shipped=False, group_wait="0s", history=100)
@@ -354,3 +358,33 @@ async def test_notes_are_heard_from_the_hub_and_alerts_do_not_hear_themselves(be
 async def test_only_the_daemon_and_root_read_the_file(bench: Bench) -> None:
     await flooded(bench)
     assert (Path(bench.folder) / "alerts.db").stat().st_mode & 0o777 == 0o600
+
+
+async def sampled(bench: Bench, forged: int, own: int) -> dict[str, Any]:
+    """What a rule of top talkers says when one source has `own` of so many drops, the rest are forged."""
+    events = np.zeros(forged + own, abi.EVENT)
+    events["src"][:] = np.random.default_rng(1).integers(0, 1 << 60, (forged + own, 2))
+    events["src"][forged:] = 5
+    events["slot"] = bench.service.core.world.allotment.slots["web"].slot
+    events["reason"] = Reason.LIMIT
+    for _ in range(50):
+        bench.service.talkers.add(events, bench.service.core.world.name_of_slot, 1.0)
+    await flood(bench, 2)
+    return bench.service.alerts.test(None, {"when": "top-talker", "at_least": "1/h", "above": "50%"})
+
+
+@pytest.mark.parametrize(("own", "above"), [(5, False), (9000, True)])
+async def test_a_source_of_a_flood_of_forged_ones_is_told_by_its_true_share(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, own: int, above: bool
+) -> None:
+    use(bench)
+    await bench.service.limits.put(ADMIN, "web", WEB)
+    reasons = np.zeros(abi.REASONS, abi.REASON_STATS)
+
+    def figures() -> Figures:
+        reasons["packets"][Reason.LIMIT] += 5000
+        return Figures(bench.engine.counters, reasons, {})
+
+    monkeypatch.setattr(bench.engine, "figures", figures)
+    said = await sampled(bench, 1000, own)
+    assert [one["above"] for one in said["readings"]] == [True] * above

@@ -20,6 +20,7 @@ from pydantic_core import PydanticUndefined
 from support.ctl import ROOT
 from valkyrie.adapters.settings import RespSettings, ValkeySettings
 from valkyrie.control import abi, errors, words
+from valkyrie.control.alerts.rules import Rule
 from valkyrie.control.api.models import LimitBody
 from valkyrie.control.api.route import STATUS
 from valkyrie.control.api.table import ROUTES
@@ -98,7 +99,7 @@ def check_words(path: str, params: dict[str, Any]) -> None:
         Override(limit=params["name"], prefix=params["prefix"], rate=rate, burst=params["burst"])
     elif path.endswith("limits explain"):
         parse_packet(" ".join(params["packet"]))
-    elif path.endswith((" add", " remove")):
+    elif "prefix" in params and path.endswith((" add", " remove")):
         canonical_prefix(params["prefix"])
     elif path.endswith(" attach"):
         for prefix in params["protect"]:
@@ -171,6 +172,8 @@ def typed(field: FieldInfo) -> str:
     if get_origin(kind) is tuple:
         if get_origin(get_args(kind)[0]) is Literal:
             return f"list of stores, at most {bounds['max_length']}"
+        if get_args(kind)[0] is Rule:
+            return f"list of rules, at most {bounds['max_length']}"
         what = "texts" if "min_length" in bounds else "prefixes"
         return f"list of {what}, at most {bounds['max_length']}"
     if kind in (int, float):
