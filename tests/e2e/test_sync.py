@@ -78,7 +78,7 @@ def test_after_kill_9_and_with_a_new_table_the_buckets_and_counters_are_as_they_
     assert way.passed(1) == 1
     bare_appliance.start()
     assert bare_appliance.done("GET", "/v1/status")["program"]["how"] == "built"
-    assert kept(bare_appliance)["restored"] == 1, kept(bare_appliance)
+    wait_for(lambda: kept(bare_appliance)["restored"] == 1, "the table was not filled")
     assert way.passed(10) == 0
     (bucket,) = bare_appliance.done("GET", "/v1/buckets?limit=slow")["buckets"]
     assert (bucket["key"], bucket["tokens_left"]) == ("10.9.0.2", 0)
@@ -143,6 +143,7 @@ def test_a_stop_writes_what_the_last_round_has_not(bare_appliance: Appliance) ->
     assert bare_appliance.stop() == 0
     forget_kernel(bare_appliance)
     bare_appliance.start()
+    wait_for(lambda: kept(bare_appliance)["restored"] == 1, "the table was not filled")
     assert way.passed(10) == 0
     assert bare_appliance.done("GET", "/v1/limits/slow")["counters"]["passed"] == 5
 
@@ -154,6 +155,7 @@ def test_a_reset_is_told_to_the_store(bare_appliance: Appliance) -> None:
     bare_appliance.kill()
     forget_kernel(bare_appliance)
     bare_appliance.start()
+    wait_for(lambda: kept(bare_appliance)["restored"] is not None, "the table was not filled")
     assert way.passed(10) == 3
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from support.netns import End
 
-READY_S = 30
+READY_S = 60
 BUCKETS = 8192
 PORT = 7
 SO_RCVBUFFORCE = 33  # more than net.core.rmem_max lets others have; Python has no name for it
