@@ -5,6 +5,7 @@ from valkyrie.control import errors
 
 INTERRUPTED = 130
 CHECK_FAILED = 1
+NOTIFY_FAILED = 11  # adapters/notify/message.py, likewise
 STORE_FAILED = 10  # adapters/errors.py, which the command line loads only where it needs it
 
 MEANINGS: tuple[tuple[int, str], ...] = (
@@ -19,5 +20,6 @@ MEANINGS: tuple[tuple[int, str], ...] = (
     (errors.Foreign.exit_code, "somebody else's XDP program holds the NIC"),
     (errors.StateError.exit_code, "the state could not be written (disk full) or read"),
     (STORE_FAILED, "a store failed, or may have: the message says which"),
+    (NOTIFY_FAILED, "a notification was not delivered"),
     (INTERRUPTED, "ended by Ctrl-C"),
 )

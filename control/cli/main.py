@@ -24,6 +24,7 @@ TABLE = {
     "buckets": f"{HERE}.buckets:buckets",
     "top": f"{HERE}.top:top",
     "events": f"{HERE}.events:events",
+    "capture": f"{HERE}.capture:capture",
     "alerts": f"{HERE}.alerts:alerts",
     "audit": f"{HERE}.audit:audit",
     "creds": f"{HERE}.credentials:creds",

@@ -145,5 +145,9 @@ def _words(model: BaseModel, before: str = "") -> Iterator[tuple[str, str, str]]
         value = getattr(model, name)
         if isinstance(value, BaseModel):
             yield from _words(value, f"{before}{name}.")
+        elif isinstance(value, dict):
+            for inner, one in value.items():
+                if isinstance(one, BaseModel):
+                    yield from _words(one, f"{before}{name}.{inner}.")
         elif isinstance(value, str):
             yield f"{before}{name}", name, value

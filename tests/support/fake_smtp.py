@@ -81,9 +81,9 @@ async def fake_smtp(made: FakeSmtp, *, tls: bool = False) -> AsyncIterator[FakeS
         except (ConnectionError, ssl.SSLError, asyncio.IncompleteReadError):
             return
         finally:
+            # After a failed handshake nobody would tell that it is closed, so it is not waited for.
             writer.close()
-            with contextlib.suppress(ConnectionError, ssl.SSLError):
-                await writer.wait_closed()
+            await asyncio.sleep(0)
 
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.ensure_future(serve(reader, writer))
