@@ -2,13 +2,14 @@
 """A place for state, socket and pins that nobody else sees and that vanishes with the process."""
 
 import ctypes
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from valkyrie.control.errors import PermissionRefused
+from valkyrie.control.errors import PermissionRefused, Unavailable
 
 CLONE_NEWNS = 0x00020000
 MS_REC, MS_PRIVATE = 0x4000, 0x40000
@@ -18,9 +19,16 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _mount(kind: bytes | None, target: bytes, flags: int = 0) -> None:
-    if _libc.mount(kind, target, kind, flags, None) != 0:
-        text = f"mounting {(kind or b'').decode()} at {target.decode()}: {os.strerror(ctypes.get_errno())}"
-        raise PermissionRefused(text, "the lab needs root: run it with sudo")
+    if _libc.mount(kind, target, kind, flags, None) == 0:
+        return
+    number = ctypes.get_errno()
+    if number == errno.EINVAL and not kind:
+        raise Unavailable(
+            f"{target.decode()} is no mount point, as in a plain chroot, so mounts cannot be kept private",
+            "before entering the chroot: mount --bind ROOT ROOT",
+        )
+    text = f"mounting {(kind or b'').decode()} at {target.decode()}: {os.strerror(number)}"
+    raise PermissionRefused(text, "the lab needs root: run it with sudo")
 
 
 @contextmanager
