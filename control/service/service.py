@@ -59,7 +59,7 @@ class Service:
         self.telemetry = Telemetry(
             self.core, self.credentials.store, self.meters, lambda: take(self), RANDOM_BYTES
         )
-        self.credentials.users.append(lambda: self.telemetry.settings)
+        self.credentials.users.append(lambda: self.telemetry.in_force)
         self.notifications = Notifications(
             self.core, self.hub.tell, self.credentials.store, self.limits, self.guards
         )

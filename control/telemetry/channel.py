@@ -102,9 +102,9 @@ class HttpChannel:
         self._context = _context(ca) if self._url.scheme == "https" else None
 
     def send(self, signal: Signal, message: bytes, timeout_s: float) -> None:
-        connection = self._connection(timeout_s)
+        connection, late = self._connection(timeout_s), threading.Event()
         # The library bounds each read alone: a collector that trickles would hold us for ever.
-        deadline = threading.Timer(timeout_s, _cut, (connection,))
+        deadline = threading.Timer(timeout_s, _cut, (connection, late))
         deadline.daemon = True
         deadline.start()
         try:
@@ -112,12 +112,12 @@ class HttpChannel:
             connection.request("POST", path, gzip.compress(message, 1), self._headers)
             answer = connection.getresponse()
             body = answer.read(MAX_ANSWER)
-            if deadline.finished.is_set():  # the end was ours
+            if late.is_set():  # the end was ours
                 raise TimeoutError  # noqa: TRY301 - told as the library's own timeouts are
         except TimeoutError as error:
             raise ExportError(f"{self._endpoint} did not answer within {timeout_s:g} s") from error
         except (OSError, http.client.HTTPException) as error:
-            if deadline.finished.is_set():
+            if late.is_set():
                 raise ExportError(f"{self._endpoint} did not answer within {timeout_s:g} s") from error
             raise ExportError(f"{self._endpoint}: {_why(error)}") from error
         finally:
@@ -254,7 +254,8 @@ def _seconds(retry_after: str | None) -> float | None:
     return min(float(retry_after), MOST_WAIT_S)
 
 
-def _cut(connection: http.client.HTTPConnection) -> None:
+def _cut(connection: http.client.HTTPConnection, late: threading.Event) -> None:
+    late.set()
     if connection.sock is not None:
         try:
             connection.sock.shutdown(socket.SHUT_RDWR)

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from valkyrie.adapters.naming import appliance_of
 from valkyrie.adapters.secrets import Secrets
 from valkyrie.control.audit import Actor
+from valkyrie.control.config import Settings
 from valkyrie.control.credentials.files import read_private, write_private
 from valkyrie.control.errors import InvalidInput, ValkyrieError
 from valkyrie.control.service.core import Core
@@ -82,6 +83,11 @@ class Telemetry:
             return merged(self._core.settings.telemetry, self._set)
         except InvalidInput:  # what was set does not fit the settings as they were read again
             return self._core.settings.telemetry
+
+    @property
+    def in_force(self) -> Settings:
+        """All settings, with these among them."""
+        return self._core.settings.model_copy(update={"telemetry": self.settings})
 
     def operation(self, name: str, traceparent: str | None) -> AbstractContextManager[Span | None]:
         """A trace of one control operation, if traces are asked for."""

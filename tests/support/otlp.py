@@ -105,7 +105,7 @@ def grpc_collector() -> Iterator[Collector]:
 
     collector = Collector()
 
-    class Metrics(metrics_service.MetricsServiceServicer):  # type: ignore[misc]
+    class Metrics(metrics_service.MetricsServiceServicer):
         def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - the service's name for it
             collector.requests += 1
             if collector.status != 200:
@@ -113,15 +113,15 @@ def grpc_collector() -> Iterator[Collector]:
             collector.took("metrics", request.SerializeToString(), dict(context.invocation_metadata()))
             return metrics.ExportMetricsServiceResponse()
 
-    class Traces(trace_service.TraceServiceServicer):  # type: ignore[misc]
+    class Traces(trace_service.TraceServiceServicer):
         def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - the service's name for it
             collector.took("traces", request.SerializeToString(), dict(context.invocation_metadata()))
             return traces.ExportTraceServiceResponse()
 
     with ThreadPoolExecutor(2) as pool:
         server = grpc.server(pool)
-        metrics_service.add_MetricsServiceServicer_to_server(Metrics(), server)
-        trace_service.add_TraceServiceServicer_to_server(Traces(), server)
+        metrics_service.add_MetricsServiceServicer_to_server(Metrics(), server)  # type: ignore[no-untyped-call]
+        trace_service.add_TraceServiceServicer_to_server(Traces(), server)  # type: ignore[no-untyped-call]
         collector.url = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
         server.start()
         try:

@@ -8,13 +8,17 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.otlp import Collector, grpc_collector, holds, http_collector, talks, until
+from support.served import served
 from support.workbench import ADMIN, WEB, Bench
-from valkyrie.control.errors import InvalidInput, NotFound
+from valkyrie.control.cli.client import Client
+from valkyrie.control.config import Settings
+from valkyrie.control.errors import Conflict, InvalidInput
 from valkyrie.control.telemetry.channel import ExportError, HttpChannel, parse_headers
 from valkyrie.control.telemetry.courier import END_S, MOST_SPANS, Courier
 from valkyrie.control.telemetry.meters import ExportMeter
@@ -158,9 +162,9 @@ async def test_a_credential_in_use_by_telemetry_is_not_deleted_by_mistake(bench:
     await bench.service.credentials.put(ADMIN, "otel", SECRET)
     await enable(bench, "http://localhost:1", headers_credential="otel")
     (row,) = bench.service.credentials.listing()["credentials"]
-    assert row["used_by"] == ["otlp.headers_credential"]
-    with pytest.raises(NotFound):
-        await bench.service.credentials.delete(ADMIN, "other", force=False)
+    assert row["used_by"] == ["telemetry.otlp.headers_credential"]
+    with pytest.raises(Conflict):
+        await bench.service.credentials.delete(ADMIN, "otel", force=False)
 
 
 @pytest.mark.parametrize(
@@ -294,3 +298,26 @@ def test_headers_that_are_none_are_refused_without_being_shown(text: str) -> Non
         parse_headers(f"ok=1,{text}")
     assert "header 2" in caught.value.what
     assert text not in str(caught.value)
+
+
+async def test_the_command_line_passes_the_callers_trace_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRACEPARENT", f"00-{'ab' * 16}-{'cd' * 8}-01")
+    settings = Settings(state_dir=tmp_path / "state", socket=tmp_path / "v.sock")
+    with http_collector() as there:
+        async with served(settings) as api:
+            task = asyncio.ensure_future(api.service.telemetry.run())
+            client = Client(str(settings.socket))
+            wanted = {"enabled": True, "endpoint": there.url, "interval_seconds": 1, "traces": True}
+            await asyncio.to_thread(client.put, "/v1/telemetry", wanted)
+            await holds(lambda: there.metrics)
+            await asyncio.to_thread(client.put, "/v1/limits/web", WEB)
+            await holds(lambda: any(span.name == "PUT /v1/limits/{name}" for span in there.spans))
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+    root = next(span for span in there.spans if span.name == "PUT /v1/limits/{name}")
+    assert (root.trace_id.hex(), root.parent_span_id.hex()) == ("ab" * 16, "cd" * 8)
+    told = {pair.key: pair.value for pair in root.attributes}
+    assert told["http.response.status_code"].int_value == 200
