@@ -58,6 +58,11 @@ def line_of(change: Transition, *, silenced: bool) -> Line:
     )
 
 
+def _line(row: tuple[Any, ...]) -> Line:
+    at, change, rule, subject, severity, what, why, silenced = row
+    return Line(at, change, rule, subject, severity, what, why, bool(silenced))
+
+
 class Book:
     """One connection, used by one thread at a time. Every method raises StateError."""
 
@@ -91,7 +96,7 @@ class Book:
                 " ORDER BY id DESC LIMIT ?",
                 (count,),
             )
-            return [Line(*row[:7], bool(row[7])) for row in rows]
+            return [_line(row) for row in rows]
 
     def rules(self) -> list[Rule]:
         """Those added at run time; one that this version does not understand is left out, and said."""

@@ -19,8 +19,7 @@ ALWAYS = {"fact": "", "rate": "must be given", "share": "must be given", "time":
 def catalogue() -> str:
     """The tables of the kinds and of the shipped rules."""
     lines = [
-        "| `when` | fires while | an alert for each | `above` | `at_least` | `for` | `clear_after` | "
-        "severity |",
+        "| `when` | fires while | for each | `above` | `at_least` | `for` | `clear_after` | severity |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for word, kind in KINDS.items():

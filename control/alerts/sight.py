@@ -106,5 +106,11 @@ def _store(chain: ChainStatus) -> StoreSight:
         for one in chain.stores
         if one.stats is not None and "breaker_opened" in one.stats.extra
     }
+    now_open = frozenset(
+        one.name
+        for one in chain.stores
+        if one.stats is not None and int(one.stats.extra.get("breaker_open", 0))
+    )
     first = chain.stores[0]
-    return StoreSight(first.name, chain.in_use, chain.switch_overs + chain.all_aways, opened, first.detail)
+    switches = chain.switch_overs + chain.all_aways
+    return StoreSight(first.name, chain.in_use, switches, opened, now_open, first.detail)

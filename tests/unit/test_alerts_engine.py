@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.alerts import Run, counts, nic, rule
+from valkyrie.adapters.hybrid.events import ChainStatus, MemberStatus
+from valkyrie.adapters.store import StoreStats
 from valkyrie.control.alerts.engine import MOST_ALERTS
 from valkyrie.control.alerts.notices import MOST_KINDS, Notice, Tally, tallied
 from valkyrie.control.alerts.readings import MOST_SIGHTS
-from valkyrie.control.alerts.sight import Counts, StoreSight, Talker
+from valkyrie.control.alerts.sight import Counts, StoreSight, Talker, _store
 
 EVENT = {"event": "link"}
 
@@ -153,6 +155,15 @@ def test_a_breaker_that_was_open_before_the_daemon_looked_is_no_news() -> None:
     assert run.look(store=StoreSight("redis", "redis", 0, {"redis": 8})) == [("firing", "redis")]
 
 
+def test_a_breaker_that_stays_open_fires_until_it_is_closed() -> None:
+    run = Run([rule(when="breaker-open", clear_after="3s")])
+    still = StoreSight("redis", None, 0, {"redis": 1}, frozenset({"redis"}))
+    assert run.look(store=still) == [("firing", "redis")]
+    assert [run.look(store=still) for _ in range(30)] == [[]] * 30
+    closed = StoreSight("redis", "redis", 0, {"redis": 1})
+    assert [run.look(store=closed) for _ in range(4)][-1] == [("resolved", "redis")]
+
+
 def test_sync_lag_and_old_credentials_have_their_figures() -> None:
     run = Run([rule("lag", "sync-lag", lasts="0s"), rule("old", "credential-old", above="10d")])
     run.look(sync_lag=61.0, sync_what="away: no route", credentials={"a": 864001.0, "b": 5.0})
@@ -266,3 +277,17 @@ def test_256_limits_and_two_rules_over_each_take_little_of_a_second() -> None:
         run.look(limits={f"l{i}": Counts(n * 900, n * 500, 0) for i in range(256)})
     assert (time.process_time() - began) / 20 < 0.05
     assert Notice(2, "x").text() == "x (and 1 more)"
+
+
+def chain(*, is_open: int, opened: int) -> ChainStatus:
+    stats = StoreStats("redis", 1, {}, {"breaker_opened": opened, "breaker_open": is_open})
+    redis = MemberStatus("redis", "away", "no route", 0.0, None, 5.0, stats)
+    embedded = MemberStatus("embedded", "in-use", "", 0.0, None, 5.0, None)
+    return ChainStatus("embedded", "fail_closed", (redis, embedded), 2, 1, 1, 0, 0, 0)
+
+
+def test_the_sight_of_a_chain_has_its_first_store_switches_and_breakers() -> None:
+    assert _store(chain(is_open=1, opened=4)) == StoreSight(
+        "redis", "embedded", 3, {"redis": 4}, frozenset({"redis"}), "no route"
+    )
+    assert _store(chain(is_open=0, opened=4)).open == frozenset()
