@@ -96,6 +96,7 @@ def test_a_flood_raises_one_message_for_all_limits_and_its_end_another(appliance
         ("firing", "dns"), ("firing", "web"), ("resolved", "dns"), ("resolved", "web"),
     ]  # fmt: skip
     time.sleep(3.5)  # group_wait and a look: what must not come has no event
+    assert appliance.done("GET", "/v1/notify")["unrouted"] >= 2, "they came to the dispatcher"
     lines = ended(appliance)
     assert len(lines) == 2, lines
     assert "2 firing" in lines[0]
