@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from support.ctl import ROOT
+from valkyrie.adapters.notify.settings import Route as NotifyRoute
 from valkyrie.adapters.settings import RespSettings, ValkeySettings
 from valkyrie.control import abi, errors, words
 from valkyrie.control.alerts.rules import Rule
@@ -174,8 +175,12 @@ def typed(field: FieldInfo) -> str:
             return f"list of stores, at most {bounds['max_length']}"
         if get_args(kind)[0] is Rule:
             return f"list of rules, at most {bounds['max_length']}"
+        if get_args(kind)[0] is NotifyRoute:
+            return f"list of routes, at most {bounds['max_length']}"
         what = "texts" if "min_length" in bounds else "prefixes"
         return f"list of {what}, at most {bounds['max_length']}"
+    if get_origin(kind) is dict:
+        return f"sections by name, at most {bounds['max_length']}"
     if kind in (int, float):
         word = "whole number" if kind is int else "number"
         return (
@@ -197,6 +202,8 @@ def shown(value: Any) -> str:
         return "must be given"
     if value is None:
         return "none"
+    if value == {}:
+        return "`{}`"
     words = {(): "[]", True: "true", False: "false"}
     return f"`{words[value] if isinstance(value, bool | tuple) else value}`"
 
