@@ -59,7 +59,7 @@ def test_metrics_after_traffic_are_what_limits_show_tells(appliance: Appliance, 
         assert seen[metric] == {("slow",): counters[field]}, metric
     assert seen["valkyrie_nic_attached"] == {("nic0",): 1}
     assert seen["valkyrie_nic_up"] == {("nic0",): 1}
-    assert seen["valkyrie_table_usage"][()] >= 1
+    until(lambda: scraped(appliance)["valkyrie_table_usage"][()] >= 1)  # looked at once a second
 
     settings = {"enabled": True, "endpoint": collector.url, "interval_seconds": 1, "traces": True}
     appliance.done("PUT", "/v1/telemetry", settings)
