@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import gzip
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ from typing import Any
 
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metrics
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as traces
+
+from support.certs import Certs
 
 
 class Collector:
@@ -62,9 +65,11 @@ class Collector:
 
 @contextlib.contextmanager
 def http_collector(
-    host: str = "127.0.0.1", call: Callable[..., Any] = lambda function, *args: function(*args)
+    host: str = "127.0.0.1",
+    call: Callable[..., Any] = lambda function, *args: function(*args),
+    certs: Certs | None = None,
 ) -> Iterator[Collector]:
-    """`call` may make the server's socket in another network namespace."""
+    """`call` may make the server's socket in another network namespace; `certs`: TLS."""
     collector = Collector()
 
     class Handler(BaseHTTPRequestHandler):
@@ -86,7 +91,11 @@ def http_collector(
             """Nothing."""
 
     server = call(ThreadingHTTPServer, (host, 0), Handler)
-    collector.url = f"http://{host}:{server.server_port}"
+    collector.url = f"{'https' if certs else 'http'}://{host}:{server.server_port}"
+    if certs is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certs.server, certs.server_key)
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
@@ -98,7 +107,7 @@ def http_collector(
 
 
 @contextlib.contextmanager
-def grpc_collector() -> Iterator[Collector]:
+def grpc_collector(certs: Certs | None = None) -> Iterator[Collector]:
     import grpc
     from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc as metrics_service
     from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as trace_service
@@ -122,7 +131,12 @@ def grpc_collector() -> Iterator[Collector]:
         server = grpc.server(pool)
         metrics_service.add_MetricsServiceServicer_to_server(Metrics(), server)  # type: ignore[no-untyped-call]
         trace_service.add_TraceServiceServicer_to_server(Traces(), server)  # type: ignore[no-untyped-call]
-        collector.url = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        if certs is None:
+            collector.url = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        else:
+            pair = (certs.server_key.read_bytes(), certs.server.read_bytes())
+            port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
+            collector.url = f"https://127.0.0.1:{port}"
         server.start()
         try:
             yield collector

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from support.certs import make_certs
 from support.otlp import Collector, grpc_collector, holds, http_collector, talks, until
 from support.served import served
 from support.workbench import ADMIN, WEB, Bench
@@ -321,3 +322,20 @@ async def test_the_command_line_passes_the_callers_trace_on(
     assert (root.trace_id.hex(), root.parent_span_id.hex()) == ("ab" * 16, "cd" * 8)
     told = {pair.key: pair.value for pair in root.attributes}
     assert told["http.response.status_code"].int_value == 200
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+async def test_a_collector_by_tls_is_believed_if_its_authority_is_named(
+    bench: Bench, tmp_path: Path, protocol: str
+) -> None:
+    certs, others = make_certs(tmp_path / "certs"), make_certs(tmp_path / "others")
+    with http_collector(certs=certs) if protocol == "http" else grpc_collector(certs) as there:
+        async with running(bench):
+            status = bench.service.telemetry.status
+            await enable(bench, there.url, protocol=protocol, ca=str(others.ca))
+            await holds(lambda: status()["state"] == "failing")
+            assert not there.metrics
+            await enable(bench, there.url, protocol=protocol, ca=str(tmp_path / "missing.pem"))
+            await holds(lambda: "missing.pem" in status()["problem"])
+            await enable(bench, there.url, protocol=protocol, ca=str(certs.ca))
+            await holds(lambda: there.metrics)
