@@ -74,7 +74,7 @@ static __always_inline u32 copy_frame(u64 *to, const u8 *from, const u8 *end, u3
   u32 words = 0;
 #pragma unroll
   for (u32 i = 0; i < CAPTURE_BYTES / 8; i++) {
-    if (i * 8 >= most || from + i * 8 + 8 > end)
+    if (i * 8 + 8 > most || from + i * 8 + 8 > end)
       break;
     __builtin_memcpy(&to[i], from + i * 8, 8);
     words = i + 1;

@@ -12,13 +12,16 @@ import logging
 import signal
 import sys
 from collections.abc import Coroutine
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvloop
 
+from valkyrie.control import abi
 from valkyrie.control.api.listener import bind, group_id
 from valkyrie.control.config import Settings, load_settings
+from valkyrie.control.dataplane.layout import CAPTURED
 from valkyrie.control.dataplane.watch import LinkWatch
 from valkyrie.control.errors import ValkyrieError
 from valkyrie.control.lifecycle import forever, keep, ping, watch_links
@@ -108,6 +111,10 @@ async def _serve(
         ),
         loop.create_task(forever("the event reader", lambda: service.drops.pump(engine.events()))),
     ]
+    frames = partial(engine.records, CAPTURED, abi.CAPTURED)
+    tasks.append(
+        loop.create_task(forever("the capture reader", lambda: service.captures.pump(frames())))
+    )
     tasks.append(loop.create_task(_ready_for_calls(engine)))
     tasks.append(loop.create_task(forever("the stores", service.stores.run)))
     tasks.append(loop.create_task(forever("the alerts", service.alerts.run)))
@@ -139,6 +146,7 @@ async def _ready_for_calls(engine: KernelEngine) -> None:
 def _end(server: Server, service: Service) -> None:
     server.should_exit = True
     service.hub.close()
+    service.captures.close()
 
 
 def _spawn(running: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:

@@ -13,6 +13,7 @@ from starlette.responses import StreamingResponse
 
 from valkyrie.control.api import models
 from valkyrie.control.api.alerts import ALERT_ROUTES
+from valkyrie.control.api.capture import CAPTURE_ROUTES
 from valkyrie.control.api.credentials import CREDENTIAL_ROUTES
 from valkyrie.control.api.migration import MIGRATION_ROUTES
 from valkyrie.control.api.notify import NOTIFY_ROUTES
@@ -242,6 +243,7 @@ ROUTES: tuple[Route, ...] = (
         "GET", "/v1/audit", "Who changed what, the newest first", audit,
         query={"count": f"at most so many, up to {MOST_AUDIT}"},
     ),
+    *CAPTURE_ROUTES,
     *CREDENTIAL_ROUTES,
     *STORE_ROUTES,
     *MIGRATION_ROUTES,

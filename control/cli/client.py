@@ -90,11 +90,13 @@ class Client:
     def delete(self, path: str, **query: object) -> Any:
         return self._call("DELETE", path, query)
 
-    def stream(self, path: str) -> Iterator[dict[str, Any]]:
-        """The JSON objects of an event stream until the daemon ends it; Unavailable without a daemon."""
+    def stream(self, path: str, body: object = None) -> Iterator[dict[str, Any]]:
+        """The JSON objects of an event stream until the daemon ends it; Unavailable without a daemon. With a
+        body, it is asked for by POST.
+        """
         connection = UnixConnection(self.path, self.timeout)
         try:
-            answer = self._send(connection, "GET", path, None)
+            answer = self._send(connection, "GET" if body is None else "POST", path, body)
         except ValkyrieError:
             connection.close()
             raise

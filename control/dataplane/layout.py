@@ -16,7 +16,8 @@ EVENTS = "events"
 NICS = "nics"
 CAPTURED = "captured"
 OBSERVED = "observed"
-UNMAPPED = frozenset({EVENTS, NICS, CAPTURED, OBSERVED, "continuation", "watchers"})  # pinned, but not seen as arrays
+# Pinned, but not seen as arrays.
+UNMAPPED = frozenset({EVENTS, NICS, CAPTURED, OBSERVED, "continuation", "watchers"})
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from valkyrie.control.dataplane.watches import Watches
 from valkyrie.control.ruleset.compile import CompiledRuleset
 from valkyrie.control.service.world import World
 
@@ -116,6 +117,10 @@ class Engine(Protocol):
 
     def wires(self) -> Mapping[str, Wire]:
         """Every NIC of the host by its name. From any thread. Raises Unavailable."""
+
+    @property
+    def watches(self) -> Watches:
+        """Captures and observations. From any thread; after start()."""
 
     def figures(self) -> Figures:
         """Counters as they are now. From any thread."""

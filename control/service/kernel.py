@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from valkyrie.control import abi
 from valkyrie.control.config import Settings
 from valkyrie.control.dataplane import buckets as table
@@ -24,8 +26,9 @@ from valkyrie.control.dataplane.links import links
 from valkyrie.control.dataplane.maps import Dataplane
 from valkyrie.control.dataplane.packet import build as build_packet
 from valkyrie.control.dataplane.packet import parse as parse_packet
-from valkyrie.control.dataplane.ring import Records
+from valkyrie.control.dataplane.ring import Records, Ring
 from valkyrie.control.dataplane.source import Sizes, possible_cpus
+from valkyrie.control.dataplane.watches import Watches
 from valkyrie.control.durable import fill
 from valkyrie.control.durable.names import Entries
 from valkyrie.control.errors import InvalidInput
@@ -89,6 +92,7 @@ class KernelEngine:
             if self._opened.serial > int(ruleset.header["serial"]):
                 self._forget_others(ruleset)
             self._opened.publish(ruleset)
+        self.watches.clear()
         log.info("program %d %s", self._made.build.prog_id, self._made.how)
 
     def _forget_others(self, ruleset: CompiledRuleset) -> None:
@@ -350,6 +354,16 @@ class KernelEngine:
         with EventReader(self._pins) as reader:
             async for batch in reader.batches():
                 yield batch
+
+    async def records(self, ring: str, dtype: np.dtype[Any]) -> AsyncIterator[Records]:
+        """What comes by another ring, for ever, in batches."""
+        with Ring(self._pins / ring, dtype) as reader:
+            async for batch in reader.batches():
+                yield batch
+
+    @property
+    def watches(self) -> Watches:
+        return Watches(self._plane.control, self._plane.watch, self._plane.watch_stats)
 
     def close(self) -> None:
         if self._opened is not None:

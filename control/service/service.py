@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from valkyrie.adapters.notify.message import Message
 from valkyrie.control.alerts.alerts import Alerts
 from valkyrie.control.alerts.look import look
+from valkyrie.control.capture.captures import Captures
 from valkyrie.control.config import Settings
 from valkyrie.control.service.clock import RANDOM_BYTES, Clock
 from valkyrie.control.service.core import Core
@@ -52,6 +53,7 @@ class Service:
         self.policy = Policy(self.core)
         self.talkers = Talkers(lambda: clock.mono_ns() / 1e9, int.from_bytes(RANDOM_BYTES(8)))
         self.drops = Drops(self.core, self.hub, self.talkers)
+        self.captures = Captures(self.core)
         self.meters = make_meters(engine.occupancy, lambda: clock.mono_ns() / 1e9)
         self.keeping: Keeping = NotKept()
         self.standby: Standby | None = None
@@ -133,6 +135,7 @@ class Service:
     async def close(self) -> None:
         """End the streams, tell the store, and end the changes under way. What is enforced stays in force."""
         self.hub.close()
+        self.captures.close()
         await self.alerts.close()
         await self.keeping.close()
         await self.core.close()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from valkyrie.control import abi
+from valkyrie.control.dataplane.watches import Watches
 from valkyrie.control.errors import DataplaneError, Foreign, NotFound
 from valkyrie.control.ruleset.compile import CompiledRuleset
 from valkyrie.control.service.engine import Attached, Banned, Figures, LeaseFigures, Wire
@@ -35,6 +36,10 @@ class FakeEngine:
         self.banned: dict[str, int] = {}
         self.calls: list[str] = []
         self.closed = False
+        self.watch = np.zeros(1, abi.WATCH)
+        self.watch_control = np.zeros(1, abi.CONTROL)
+        self.watch_stats = np.zeros((self.cpus, abi.WATCHES), abi.WATCH_STATS)
+        self.watches = Watches(self.watch_control, self.watch, self.watch_stats)
 
     @property
     def in_force(self) -> CompiledRuleset:

@@ -31,7 +31,7 @@ def test_the_tree_has_every_command_of_the_appliance() -> None:
 @pytest.mark.parametrize("command", [one for one in commands() if not one.group], ids=lambda one: one.path)
 def test_every_command_that_prints_has_output_kinds(command: object) -> None:
     forms = " ".join(option.forms for option in command.options)  # type: ignore[attr-defined]
-    assert "--output" in forms or command.path.endswith("completion")  # type: ignore[attr-defined]
+    assert "--output" in forms or command.path.endswith(("completion", "capture"))  # type: ignore[attr-defined]
 
 
 def test_every_option_and_command_says_what_it_does() -> None:

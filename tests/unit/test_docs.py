@@ -338,7 +338,7 @@ def test_maps_named_are_all_maps() -> None:
     arrays = r'^(?:PINNED_ARRAY\(|BPF_TABLE\("array", u32, )[\w ]+, (\w+), '
     declared = re.findall(arrays, read("bpf/maps.h") + read("bpf/scratch.h"), re.MULTILINE)
     told = names(rows(read("docs/architecture.md"), "## Maps"))
-    assert set(told) == {*declared, "nics", "continuation", "events"}
+    assert set(told) == {*declared, "nics", "continuation", "events", "watchers", "captured", "observed"}
 
 
 def test_no_page_names_a_file_of_the_machine_it_was_written_on() -> None:
