@@ -270,7 +270,9 @@ def checked_adapter(fields: Any) -> AdapterBase:
     try:
         return ADAPTER.validate_python(dict(fields))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        # A secret in the wrong place is worth more words than the credential that is then missing.
+        first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
         where = ".".join(str(part) for part in first["loc"][1:])
         known = ", ".join(words_of(KINDS[kind]))
         if first["type"] == "extra_forbidden":

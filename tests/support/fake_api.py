@@ -40,6 +40,7 @@ CONSUME: Shape = {
     "burst": (MAYBE, False),
 }
 FOLLOW: Shape = {"name": (TEXT, True), "after": (MAYBE, False), "wait": (BOOL, False)}
+ADAPTER: Shape = {"settings": (DICT, True), "severity": (TEXT, False), "tags": (DICT, False)}
 COUNTERS = ("matched", "passed", "dropped", "shadow_dropped", "matched_bytes", "dropped_bytes")
 
 
@@ -98,6 +99,10 @@ ROUTES = (
     Route("POST", "/v1/standby/follow", "standby", body=FOLLOW),
     Route("POST", "/v1/standby/take-over", "standby", body={"force": (BOOL, False)}),
     Route("POST", "/v1/standby/end", "standby", body={}),
+    Route("GET", "/v1/notify", "notify_status"),
+    Route("PUT", "/v1/notify/([^/]+)", "put_adapter", body=ADAPTER),
+    Route("DELETE", "/v1/notify/([^/]+)", "delete_adapter"),
+    Route("POST", "/v1/notify/([^/]+)/(test|retry)", "adapter_do", body={}),
     Route("GET", "/v1/call-limits", "call_limits", ("name", "serial")),
 )
 
