@@ -112,9 +112,7 @@ async def _serve(
         loop.create_task(forever("the event reader", lambda: service.drops.pump(engine.events()))),
     ]
     frames = partial(engine.records, CAPTURED, abi.CAPTURED)
-    tasks.append(
-        loop.create_task(forever("the capture reader", lambda: service.captures.pump(frames())))
-    )
+    tasks.append(loop.create_task(forever("the capture reader", lambda: service.captures.pump(frames()))))
     tasks.append(loop.create_task(_ready_for_calls(engine)))
     tasks.append(loop.create_task(forever("the stores", service.stores.run)))
     tasks.append(loop.create_task(forever("the alerts", service.alerts.run)))

@@ -25,7 +25,6 @@ TABLE = {
     "top": f"{HERE}.top:top",
     "events": f"{HERE}.events:events",
     "capture": f"{HERE}.capture:capture",
-    "capture": f"{HERE}.capture:capture",
     "alerts": f"{HERE}.alerts:alerts",
     "audit": f"{HERE}.audit:audit",
     "creds": f"{HERE}.credentials:creds",

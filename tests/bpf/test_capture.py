@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Captures in the kernel: the frames that a filter wants, byte for byte, sampled and bounded; nothing else."""
+"""Captures in the kernel: the frames that a filter wants, byte for byte, sampled and bounded."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""valkyrie-ctl capture over the real daemon: the file says what happened; who hangs up leaves nothing armed."""
+"""valkyrie-ctl capture over the real daemon: what the file says; who hangs up leaves nothing armed."""
 
 from __future__ import annotations
 
