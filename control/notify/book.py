@@ -213,7 +213,7 @@ class Book:
             return
         try:
             async with asyncio.timeout(CLOSE_S):
-                if (self._changes or self._whole) and self.durable:
+                if self.durable:  # also when nothing is new: a write may be under way
                     await self.saved()
         except TimeoutError:
             log.warning("the queue of notifications was not written in time")

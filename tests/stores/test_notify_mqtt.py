@@ -37,7 +37,7 @@ ALERTS, STATE, STATUS = (
 
 @contextlib.asynccontextmanager
 async def notifier(
-    port: int, secrets: dict[str, str] | None = None, **fields: Any
+    port: int, secrets: dict[str, str] | None = None, /, **fields: Any
 ) -> AsyncIterator[Notifier]:
     one = sender(
         "mqtt",
@@ -60,7 +60,7 @@ class Ear:
         self.heard: list[aiomqtt.Message] = []
 
     def on(self, topic: str) -> list[bytes]:
-        return [bytes(one.payload) for one in self.heard if one.topic.value == topic]  # type: ignore[arg-type]
+        return [bytes(one.payload) for one in self.heard if one.topic.value == topic]
 
     async def listen(self) -> None:
         async for one in self.client.messages:

@@ -30,7 +30,7 @@ def note(
     return Message(title, body, severity, at, key, state, tags or {"limit": "web"})
 
 
-def sender(kind: str, secrets: dict[str, str] | None = None, **fields: Any) -> Sender[Any]:
+def sender(kind: str, secrets: dict[str, str] | None = None, /, **fields: Any) -> Sender[Any]:
     settings = checked_adapter({"kind": kind, **{name.rstrip("_"): value for name, value in fields.items()}})
     given: dict[str, bytes | str] = dict(secrets or {"it": SECRET})
     return make_sender("ops", settings, StaticSecrets(given), "edge-1")

@@ -173,11 +173,8 @@ def typed(field: FieldInfo) -> str:
     if get_origin(kind) is tuple:
         if get_origin(get_args(kind)[0]) is Literal:
             return f"list of stores, at most {bounds['max_length']}"
-        if get_args(kind)[0] is Rule:
-            return f"list of rules, at most {bounds['max_length']}"
-        if get_args(kind)[0] is NotifyRoute:
-            return f"list of routes, at most {bounds['max_length']}"
-        what = "texts" if "min_length" in bounds else "prefixes"
+        special = {Rule: "rules", NotifyRoute: "routes"}
+        what = special.get(get_args(kind)[0], "texts" if "min_length" in bounds else "prefixes")
         return f"list of {what}, at most {bounds['max_length']}"
     if get_origin(kind) is dict:
         return f"sections by name, at most {bounds['max_length']}"
@@ -300,7 +297,9 @@ def test_verdicts_of_reasons_are_those_of_the_program() -> None:
 
 
 def test_event_fields_are_those_that_are_told() -> None:
-    told = read("control/service/drops.py").split("def _in_words", 1)[1].split("return {", 1)[1].split("}", 1)[0]
+    told = (
+        read("control/service/drops.py").split("def _in_words", 1)[1].split("return {", 1)[1].split("}", 1)[0]
+    )
     fields = re.findall(r'"(\w+)": ', told)
     assert sorted(names(rows(read("docs/counters.md"), "## Events"))) == sorted(fields)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The queue of notifications: order, bounds, restarts, kill -9, full disks, dead adapters beside good ones."""
+"""The queue of notifications: order, bounds, restarts, kill -9, full disks; commands by message."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ asyncio.run(main())
 
 async def test_kill_9_loses_no_message_that_was_acknowledged(tmp_path: Path) -> None:
     path = os.pathsep.join([str(ROOT / ".src"), str(ROOT / "tests")])
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: ASYNC220 - starting takes no time
         [sys.executable, "-c", KILLED, str(tmp_path)], env={**os.environ, "PYTHONPATH": path},
         stdout=subprocess.PIPE,
     )  # fmt: skip
@@ -252,29 +252,32 @@ async def test_a_message_is_given_up_after_its_time(tmp_path: Path) -> None:
 
 
 async def test_one_message_that_never_goes_through_stops_no_other(tmp_path: Path) -> None:
-    async with fake_http(answer(500), answer(500), answer(500), OK) as server:
-        async with dispatcher(tmp_path, settings(a=server.url)) as made:
-            await made.submit(note(title="poison", severity=Severity.CRITICAL))
-            await until(lambda: len(server.requests) >= 1, "begun")
-            await made.submit(note(title="good", key="other", severity=Severity.INFO))
-            await made.submit(note(title="good", key="other"))
-            await until(lambda: titles(server)[3:4] == ["good"], "passed")
+    async with (
+        fake_http(answer(500), answer(500), answer(500), OK) as server,
+        dispatcher(tmp_path, settings(a=server.url)) as made,
+    ):
+        await made.submit(note(title="poison", severity=Severity.CRITICAL))
+        await until(lambda: len(server.requests) >= 1, "begun")
+        await made.submit(note(title="good", key="other", severity=Severity.INFO))
+        await made.submit(note(title="good", key="other"))
+        await until(lambda: titles(server)[3:4] == ["good"], "passed")
 
 
 async def test_a_dead_and_a_silent_adapter_do_not_delay_a_good_one(tmp_path: Path) -> None:
-    async with fake_http(None) as silent, fake_http(OK) as good:
-        async with dispatcher(
-            tmp_path, settings(dead="http://127.0.0.1:9", silent=silent.url, good=good.url)
-        ) as made:
-            await made.submit(note(title="warm"))  # the libraries are loaded once
-            await until(lambda: len(good.requests) == 1, "warm")
-            began = time.monotonic()
-            for number in range(50):
-                await made.submit(note(title=str(number), key=f"k{number}"))
-            await until(lambda: len(good.requests) == 51, "the good one has all")
-            assert time.monotonic() - began < 5
-            assert shown(made, "dead")["queued"] == shown(made, "silent")["queued"] == 51
-            assert shown(made, "dead")["state"] == "failing"
+    async with (
+        fake_http(None) as silent,
+        fake_http(OK) as good,
+        dispatcher(tmp_path, settings(dead="http://127.0.0.1:9", silent=silent.url, good=good.url)) as made,
+    ):
+        await made.submit(note(title="warm"))  # the libraries are loaded once
+        await until(lambda: len(good.requests) == 1, "warm")
+        began = time.monotonic()
+        for number in range(50):
+            await made.submit(note(title=str(number), key=f"k{number}"))
+        await until(lambda: len(good.requests) == 51, "the good one has all")
+        assert time.monotonic() - began < 5
+        assert shown(made, "dead")["queued"] == shown(made, "silent")["queued"] == 51
+        assert shown(made, "dead")["state"] == "failing"
 
 
 async def test_a_full_queue_drops_the_least_urgent_and_says_so(tmp_path: Path) -> None:
@@ -420,7 +423,8 @@ async def test_damaged_additions_are_told_and_not_overwritten(tmp_path: Path) ->
 @pytest.mark.parametrize("fields", [
     {}, {"kind": "fax"}, {"kind": "slack"}, {"kind": "slack", "credential": "it", "token": SECRET},
     {"kind": "slack", "credential": SECRET + " $"}, {"kind": "webhook", "url": f"https://u:{SECRET}@x/"},
-    {"kind": "webhook", "url": f"https://x/?token={SECRET}"}, {"kind": "smtp", "host": "x", "from": SECRET, "to": "a@b"},
+    {"kind": "webhook", "url": f"https://x/?token={SECRET}"},
+    {"kind": "smtp", "host": "x", "from": SECRET, "to": "a@b"},
     {"kind": "mqtt", "host": "x", "encryption": "none", "username": "u", "credential": "it"},
     {"kind": "slack", "credential": "it", "channel": "c", "url": "http://192.0.2.1"},
 ])  # fmt: skip
@@ -432,15 +436,17 @@ async def test_wrong_settings_are_refused_and_not_quoted(tmp_path: Path, fields:
 
 
 async def test_a_test_reports_what_the_service_answered_and_leaves_the_queue_alone(tmp_path: Path) -> None:
-    async with fake_http(answer(200, "thanks"), answer(429, "later", Retry_After="9")) as server:
-        async with dispatcher(tmp_path, settings(a=server.url)) as made:
-            await until(lambda: bool(made._running), "started")
-            good, bad = await made.test("a"), await made.test("a")
-            assert (good["ok"], good["answer"]) == (True, "answered 200: thanks")
-            assert (bad["ok"], bad["answer"], bad["retry_after"]) == (False, "answered 429: later", 9.0)
-            assert shown(made, "a")["queued"] == 0
-            with pytest.raises(NotFound):
-                await made.test("none")
+    async with (
+        fake_http(answer(200, "thanks"), answer(429, "later", Retry_After="9")) as server,
+        dispatcher(tmp_path, settings(a=server.url)) as made,
+    ):
+        await until(lambda: bool(made._running), "started")
+        good, bad = await made.test("a"), await made.test("a")
+        assert (good["ok"], good["answer"]) == (True, "answered 200: thanks")
+        assert (bad["ok"], bad["answer"], bad["retry_after"]) == (False, "answered 429: later", 9.0)
+        assert shown(made, "a")["queued"] == 0
+        with pytest.raises(NotFound):
+            await made.test("none")
 
 
 KEY = b"0123456789abcdef"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Notifications over the API and the command line, commands by message, and what the settings file may say."""
+"""Notifications over the API and the command line, commands by message, mistakes in the settings."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ async def test_commands_go_through_the_operations_and_are_audited_by_the_adapter
 async def test_a_reload_puts_other_adapters_in_force(tmp_path: Path) -> None:
     async with fake_http(answer(200)) as server, notifying(tmp_path) as made:
         adapters = {"hook": {"kind": "webhook", "url": server.url}}
-        changed = Settings(state_dir=tmp_path, socket=tmp_path / "s", notify={"adapters": adapters})  # type: ignore[arg-type]
+        changed = Settings(state_dir=tmp_path, socket=tmp_path / "s", notify={"adapters": adapters})
         await made.service.reload(changed)
         await made.service.notifications.dispatcher.submit(note())
         await until(lambda: len(server.requests) == 1, "delivered")
@@ -115,7 +115,8 @@ ADAPTER: dict[str, Any] = {
     "name": "ops", "kind": "slack", "from": "cli", "settings": {"credential": "it"}, "state": "failing",
     "routes": [{"severity": "warning", "tags": {"limit": "web"}}], "queued": 3, "dropped": 2, "dead": 1,
     "forgotten": 4, "delivered": 7, "failures": 9, "last_ok": None, "last_error": "answered 500\x1b[2J",
-    "last_error_at": 1.0, "more": {"connected": False, "commands": {"done": 1, "refused": 2, "last_refusal": "old"}},
+    "last_error_at": 1.0,
+    "more": {"connected": False, "commands": {"done": 1, "refused": 2, "last_refusal": "old"}},
 }  # fmt: skip
 DEAD = {
     "adapter": "ops", "title": "Drops", "severity": "error", "state": "firing", "queued": 1.0, "died": 2.0,
