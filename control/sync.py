@@ -110,8 +110,9 @@ class Sync:
 
     async def run(self) -> None:
         """For ever: rounds, and what they need. Cancel it, then close()."""
-        if self._under_way is not None:
-            await self._under_way
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:  # what fails in it fails once: called again, this begins with a turn
+            await under_way
         if self._rounds is None:  # after pause(), or begun as a standby
             self._lack.policy = self._core.serial == 0
             self._look_at_table()

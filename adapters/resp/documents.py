@@ -56,6 +56,11 @@ class Documents(Ownership):
                     return None
                 if found is None or (first is not None and found[:2] != first):
                     break
+                if found[1] > MAX_DOCUMENT:
+                    raise ConsistencyError(
+                        f"the document {name} of {self._appliance} has {found[1]} bytes",
+                        f"Valkyrie writes {MAX_DOCUMENT} at most: see what wrote there, then delete the key",
+                    )
                 first = found[:2]
                 pieces.append(found[2])
                 at += PIECE

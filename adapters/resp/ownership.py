@@ -3,9 +3,10 @@
 
 The record `claim` decides who it is; every shard has a copy, so that a write there can be checked in one
 act with it. On a single server all are written at once. In a cluster `claim` comes first and the shards
-follow within milliseconds: a former owner may until then raise levels in those not reached yet, which makes
-buckets stricter, never laxer. An epoch of a claim that was overtaken is refused by the shards that have a
-later one.
+follow within milliseconds: a former owner may until then raise and drop buckets in those not reached yet. A
+raise makes a bucket stricter; a drop, of what was reset or whose limit was deleted there, makes it full. The
+new owner reads and writes buckets only when it has all shards, so no drop undoes what it wrote. An epoch of
+a claim that was overtaken is refused by the shards that have a later one.
 """
 
 from __future__ import annotations

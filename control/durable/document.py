@@ -18,6 +18,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from valkyrie.adapters.errors import ConsistencyError
+from valkyrie.adapters.settings import APPLIANCE
 from valkyrie.control import abi
 from valkyrie.control.document import from_document, to_document
 from valkyrie.control.errors import InvalidInput
@@ -30,6 +31,10 @@ from valkyrie.control.state.slots import LAST_UID, SLOTS, Allotment, Slot, allot
 STATE, COUNTERS = "state", "counters"
 VERSION = 1
 MAX_BYTES = 256 << 20  # of a document when unpacked
+MAX_SERIAL = 1 << 62
+MAX_MACHINE = 64  # characters; identity.machine makes 16
+# What reading fields of another kind raises; int() of an infinite number: OverflowError.
+WRONG = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 COUNTED = tuple(name for name in abi.LIMIT_STATS.names or () if name != "reserved")
 
 
@@ -77,17 +82,36 @@ def read_state(content: bytes) -> Kept:
     try:
         desired = from_document(fields["policy"])
         return Kept(
-            str(fields["appliance"]),
-            int(fields["serial"]),
+            _appliance(fields["appliance"]),
+            _serial(fields["serial"]),
             desired,
             _allotment(fields, desired),
-            str(fields.get("machine", "")),
+            _machine(fields.get("machine", "")),
             {nic.name: nic for nic in _nics(fields.get("nics", []))},
         )
     except InvalidInput as error:
         raise _damaged(STATE, f"{error.what} ({error.where})") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except WRONG as error:
         raise _damaged(STATE, repr(error)[:120]) from error
+
+
+def _appliance(text: Any) -> str:
+    if not isinstance(text, str) or not APPLIANCE.fullmatch(text):
+        raise ValueError("the appliance's name")
+    return text
+
+
+def _machine(text: Any) -> str:
+    if not isinstance(text, str) or len(text) > MAX_MACHINE or not text.isascii():
+        raise ValueError("the machine")
+    return text
+
+
+def _serial(number: Any) -> int:
+    """One that the state can count on from."""
+    if not isinstance(number, int) or not 0 <= number < MAX_SERIAL:
+        raise ValueError("the serial")
+    return number
 
 
 def _allotment(fields: Mapping[str, Any], desired: Desired) -> Allotment:
@@ -140,7 +164,7 @@ def read_counters(content: bytes, world: World) -> NDArray[Any]:
             for field, count in fields["limits"].get(name, {}).items():
                 if field in COUNTED:
                     totals[field][one.slot] = min(max(0, int(count)), (1 << 63) - 1)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except WRONG as error:
         raise _damaged(COUNTERS, repr(error)[:120]) from error
     return totals
 
@@ -163,6 +187,9 @@ def _packed(document: Mapping[str, Any]) -> bytes:
 
 def _read(content: bytes, name: str) -> dict[str, Any]:
     try:
+        # A frame that says its size is unpacked whole, whatever `max_output_size` is.
+        if zstandard.frame_content_size(content) > MAX_BYTES:
+            raise _damaged(name, f"it would have more than {MAX_BYTES} bytes")
         text = zstandard.ZstdDecompressor().decompress(content, max_output_size=MAX_BYTES)
         fields = json.loads(text)
         version = fields["version"]

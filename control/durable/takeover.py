@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 
@@ -26,6 +27,8 @@ from valkyrie.control.durable.restore import Restored, apply_kept, restore_bucke
 from valkyrie.control.limits import Ban, Desired, Exempt
 from valkyrie.control.service.core import Core
 from valkyrie.control.service.world import World
+
+log = logging.getLogger(__name__)
 
 BEAT_S = 1.0
 
@@ -84,12 +87,18 @@ async def take_policy(core: Core, kept: Kept) -> bool:
 
 async def raise_counters(store: DurableStore, world: World, limit_stats: Array) -> None:
     """Bring the counters to at least the totals in the store; again: nothing. What this appliance counted
-    while it followed is part of that.
+    while it followed is part of that. Damaged ones keep nobody from taking over.
     """
     content = await store.get_document(COUNTERS)
     if content is None:
         return
-    totals = read_counters(content, world)
+    try:
+        totals = read_counters(content, world)
+    except LaterVersion:
+        raise
+    except ConsistencyError as error:
+        log.error("the counters are not restored: %s", error)  # noqa: TRY400 - no bug, so no traceback
+        return
     for field in totals.dtype.names or ():
         here = limit_stats[field].sum(axis=0)
         behind = totals[field] > here

@@ -156,13 +156,24 @@ class Migration:
                     f"{note.source} is being migrated to {note.target}",
                     f"`{STEPS} status` shows how far it is",
                 )
+            self._check_role()
             self._check_names(source, target)
             async with self._opened(source) as first, self._opened(target) as second:
                 epoch = await self._check_stores(first, second, overwrite=overwrite)
             await self._audit(actor, "store-migrate-start", {"source": source, "target": target})
+            self._check_role()  # it may have become a follower meanwhile
             made = Note(max(epoch + 1, time.time_ns() // 1_000_000), 1, source, target, "copying")
             self._begin(Record(made, emptied=not overwrite))
             return self.status()
+
+    def _check_role(self) -> None:
+        """Raises Conflict for a follower: it writes nothing to the stores, whose state is another's."""
+        role = self._core.role
+        if role.follows:
+            raise Conflict(
+                f"this appliance follows {role.name}",
+                "migrate on the one that is active, or take over first: valkyrie-ctl standby take-over",
+            )
 
     def _check_names(self, source: str, target: str) -> None:
         used = backend_of(self._core.settings.store)

@@ -18,6 +18,7 @@ from valkyrie.adapters.durable import BucketLevel, DurableStore
 from valkyrie.adapters.errors import ConsistencyError
 from valkyrie.adapters.limit import Limit
 from valkyrie.adapters.naming import SHARDS, bucket_key, claim_key, owner_key, shard_of
+from valkyrie.adapters.resp import documents
 from valkyrie.adapters.resp.client import RespClient
 from valkyrie.adapters.resp.consume import Consumer, Taking
 from valkyrie.adapters.resp.durable import RespDurable
@@ -318,6 +319,16 @@ async def test_a_reader_never_sees_half_of_a_document(resp_server: Server) -> No
             assert len(set(content)) == 1
         await writing
     assert seen > 0
+
+
+async def test_a_document_larger_than_any_of_ours_is_not_read(
+    store: RespDurable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.claim("one", "t1")
+    await store.put_document("state", bytes(2 * MIB), "t1")
+    monkeypatch.setattr(documents, "MAX_DOCUMENT", 2 * MIB - 1)
+    with pytest.raises(ConsistencyError, match="has 2097152 bytes"):
+        await store.get_document("state")
 
 
 async def test_a_document_that_is_too_large_is_refused(store: RespDurable) -> None:

@@ -18,10 +18,12 @@ from valkyrie.adapters.secrets import NoSecrets
 from valkyrie.adapters.settings import StoreSettings
 from valkyrie.control.audit import Actor
 from valkyrie.control.document import from_document
+from valkyrie.control.durable.document import COUNTERS
 from valkyrie.control.durable.opening import make_store
 from valkyrie.control.durable.role import Role
 from valkyrie.control.durable.takeover import take_what_is_kept
 from valkyrie.control.errors import Conflict, DataplaneError
+from valkyrie.control.service.migration import Migration
 from valkyrie.control.service.standby import follow, take_over
 from valkyrie.control.standby import Standby
 
@@ -274,6 +276,29 @@ async def test_a_policy_of_another_machine_is_not_written_over_by_one_that_was_a
         await one.until(lambda: one.core.world.limits["web"].rate == "9/h")
         assert (await take_over(one.standby, ADMIN, force=False))["role"] == "own"
         await one.until(lambda: one.status["state"] == "ok")
+
+
+async def test_damaged_counters_in_the_store_keep_nobody_from_taking_over(make: Make) -> None:
+    one = await kept_by(make)
+    damaging = one.make()
+    await damaging.start()
+    await damaging.put_document(COUNTERS, b"nonsense", one.token)
+    await damaging.close()
+    two = await following(make)
+    async with two.running():
+        await two.until(lambda: two.role.known)
+        await take_over(two.standby, ADMIN, force=True)
+        assert two.role.kind == "successor"
+        assert len(two.tables.restored) == 8
+
+
+async def test_a_follower_starts_no_migration(make: Make) -> None:
+    await kept_by(make)
+    two = await following(make)
+    migration = Migration(two.core, NoSecrets(), lambda kind, what: None)
+    with pytest.raises(Conflict, match="follows edge"):
+        await migration.start(ADMIN, two.standby.backend, "embedded", overwrite=False)
+    assert migration.status()["phase"] == "none"
 
 
 async def test_a_damaged_policy_in_the_store_leaves_what_was_had_and_a_takeover_mends_it(make: Make) -> None:

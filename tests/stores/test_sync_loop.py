@@ -449,3 +449,21 @@ async def test_damaged_counters_keep_no_buckets_from_being_restored(make: Make, 
     assert len(again.tables.restored) == 8
     await again.turn()
     assert again.status["state"] == "ok"
+
+
+async def test_a_bug_at_the_start_does_not_keep_the_sync_from_working_later(
+    make: Make, store: StoreSettings
+) -> None:
+    one = make("one", store)
+    works = one.sync._make
+
+    def fails(settings: StoreSettings, appliance: str) -> Any:
+        raise RuntimeError("a bug")
+
+    one.sync._make = fails
+    await one.start()
+    one.sync._make = works
+    with pytest.raises(RuntimeError):  # is seen once, by whoever runs it and begins again
+        await one.sync.run()
+    async with one.running():
+        await one.until(lambda: one.status["state"] == "ok")

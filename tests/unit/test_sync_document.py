@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from valkyrie.adapters.errors import ConsistencyError
 from valkyrie.control import abi
+from valkyrie.control.durable import document
 from valkyrie.control.durable.document import (
+    COUNTED,
     LaterVersion,
     check_version,
     pack_counters,
@@ -96,6 +98,14 @@ def test_a_later_version_is_refused_in_clear_words_and_not_written_over() -> Non
         packed(version=1, appliance="a", serial="x", policy={}),
         packed(version=1, appliance="a", serial=1, policy={}, nics=[{"name": "x"}]),
         packed(version=1, appliance="a", serial=1, policy={}, nics=7),
+        packed(version=1, appliance="a", serial=float("inf"), policy={}),
+        packed(version=1, appliance="a", serial=1 << 70, policy={}),
+        packed(version=1, appliance="a", serial=-1, policy={}),
+        packed(version=1, appliance="\ud800", serial=1, policy={}),
+        packed(version=1, appliance=["a"], serial=1, policy={}),
+        packed(version=1, appliance="a", serial=1, policy={}, last_uid=float("inf")),
+        packed(version=1, appliance="a", serial=1, policy={}, machine="\ud800"),
+        packed(version=1, appliance="a", serial=1, policy={}, nics=[{"name": "x", "slot": float("inf")}]),
     ],
 )
 def test_what_is_no_state_is_told_as_damage_and_may_be_written_over(content: bytes) -> None:
@@ -122,6 +132,24 @@ def test_numbers_that_cannot_be_are_replaced(slots: dict[str, Any], last: int) -
     assert {name: one.key for name, one in kept.allotment.slots.items()} == KEYS
     assert len({slot for slot, _ in numbers}) == len({uid for _, uid in numbers}) == 2
     assert all(0 <= slot < abi.MAX_LIMITS and 1 <= uid < abi.UID_CALL for slot, uid in numbers)
+
+
+def test_a_small_document_that_unpacks_to_a_huge_one_is_refused_before_it_is_unpacked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(document, "MAX_BYTES", 1 << 20)
+    bomb = zstandard.compress(b'{"version":1,"x":"' + b" " * (2 << 20) + b'"}')
+    with pytest.raises(ConsistencyError) as caught:
+        read_state(bomb)
+    assert "more than 1048576 bytes" in caught.value.what
+
+
+@pytest.mark.parametrize("count", [float("inf"), float("nan"), "x", None, [], {}])
+def test_counts_that_are_none_are_told_as_damage(count: object) -> None:
+    limits = {"web": {"passed": count, "passed_packets": count}, "dns": {COUNTED[0]: count}}
+    with pytest.raises(ConsistencyError) as caught:
+        read_counters(packed(version=1, appliance="a", limits=limits), WORLD)
+    assert "damaged" in caught.value.what
 
 
 def test_counters_come_back_to_the_limits_that_there_are() -> None:
