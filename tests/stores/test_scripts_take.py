@@ -158,7 +158,7 @@ async def test_memory_that_is_full_refuses_the_whole_call(kind: Kind) -> None:
         async with connected(made) as client:
             consumer = Consumer(client, "edge", kind)
             await consumer.take([Taking(bucket(1), SLOW, 1)])
-            made.run("CONFIG", "SET", "maxmemory", "1mb")
+            made.run("CONFIG", "SET", "maxmemory", "1")
             outcomes = await consumer.take([Taking(bucket(1), SLOW, 1), Taking(bucket(2), SLOW, 1)])
             assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * 2
             made.run("CONFIG", "SET", "maxmemory", "0")

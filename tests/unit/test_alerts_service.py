@@ -199,6 +199,7 @@ async def test_what_fires_survives_a_restart_without_being_told_again_and_ends_i
 
 async def test_a_daemon_that_was_killed_leaves_a_state_that_the_next_one_takes_up(bench: Bench) -> None:
     await flooded(bench)
+    bench.service.alerts._watch.book.close()
     await bench.service.core.close()  # without a word of the alerts
     bench.service = bench._make()
     await bench.service.start()
@@ -281,6 +282,7 @@ async def test_what_was_kept_and_is_not_understood_is_said_and_left(
         connection.execute("UPDATE meta SET value = '[1]'")
         connection.execute('UPDATE rules SET fields = \'{"when": "weather"}\'')
     connection.close()
+    bench.service.alerts._watch.book.close()
     await bench.service.core.close()
     bench.service = bench._make()
     await bench.service.start()

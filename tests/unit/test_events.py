@@ -4,25 +4,26 @@
 import numpy as np
 
 from valkyrie.control import abi
-from valkyrie.control.dataplane.events import decode
+from valkyrie.control.dataplane.events import decode, known
+from valkyrie.control.dataplane.ring import Records
 from valkyrie.control.enums import Reason
 
 
-def raw_event(reason: int) -> bytes:
+def of_reason(reason: int) -> Records:
     one = np.zeros(1, abi.EVENT)
     one["reason"] = reason
     one["slot"] = abi.NO_SLOT
-    return one.tobytes()
+    return one
 
 
 def test_every_reason_is_read() -> None:
     for reason in Reason:
-        event = decode(raw_event(reason))
-        assert event is not None
+        (record,) = known(of_reason(reason))
+        event = decode(record)
         assert event.reason is reason
         assert event.slot is None
 
 
 def test_a_reason_that_is_not_known_is_passed_over() -> None:
-    assert decode(raw_event(len(Reason))) is None
-    assert decode(raw_event(255)) is None
+    assert len(known(of_reason(len(Reason)))) == 0
+    assert len(known(of_reason(255))) == 0

@@ -31,7 +31,7 @@ from valkyrie.control.notify.backlog import Backlog, Entry
 from valkyrie.control.notify.book import MOST_DEAD, Book
 from valkyrie.control.notify.commands import FRESH_S, Judge, envelope, opened
 from valkyrie.control.notify.dispatcher import Dispatcher, Surroundings
-from valkyrie.control.notify.journal import FILE, Journal
+from valkyrie.control.notify.journal import FILE, Journal, Kept
 from valkyrie.control.notify.routes import targets
 from valkyrie.control.notify.worker import Pace
 
@@ -138,6 +138,11 @@ async def dispatcher(folder: Path, given: NotifySettings, **more: Any) -> AsyncI
         assert time.monotonic() - began < 2.5
 
 
+def on_disk(folder: Path) -> Kept:
+    with contextlib.closing(Journal(folder)) as journal:
+        return journal.open()[0]
+
+
 def titles(server: FakeHttp) -> list[str]:
     return [json.loads(request.body)["title"] for request in server.requests]
 
@@ -157,7 +162,7 @@ async def test_a_message_is_on_the_disk_before_submit_says_so_and_gone_when_deli
     async with fake_http(OK) as server, dispatcher(tmp_path, settings(a=server.url)) as made:
         await until(lambda: shown(made, "a")["delivered"] == 1, "delivered")
         assert titles(server) == ["Drops above 10 %"]
-    assert Journal(tmp_path).open()[0].queue == []
+    assert on_disk(tmp_path).queue == []
 
 
 async def test_what_is_submitted_before_the_start_is_delivered(tmp_path: Path) -> None:
@@ -293,7 +298,7 @@ async def test_a_full_queue_drops_the_least_urgent_and_says_so(tmp_path: Path) -
         await until(lambda: shown(made, "a")["state"] != "starting", "started")
         assert shown(made, "a")["dropped"] >= 20  # also after a restart
         await until(lambda: shown(made, "a")["queued"] == 10, "all")
-    kept = Journal(tmp_path).open()[0].queue
+    kept = on_disk(tmp_path).queue
     assert "urgent" in {one_more.message.title for one_more in kept}
 
 
@@ -335,7 +340,7 @@ async def test_with_a_full_disk_messages_wait_in_memory_and_are_written_later(
     journal.full = False
     await until(lambda: book.durable, "written")
     await book.close()
-    assert [one.message for one in Journal(tmp_path).open()[0].queue] == [note()]
+    assert [one.message for one in on_disk(tmp_path).queue] == [note()]
 
 
 async def test_a_queue_that_cannot_be_opened_at_first_is_not_overwritten(
@@ -359,7 +364,7 @@ async def test_a_queue_that_cannot_be_opened_at_first_is_not_overwritten(
     aside.rename(tmp_path / FILE)
     await until(lambda: second.durable, "open at last")
     await second.close()
-    assert sorted(one.message.title for one in Journal(tmp_path).open()[0].queue) == ["new", "old"]
+    assert sorted(one.message.title for one in on_disk(tmp_path).queue) == ["new", "old"]
 
 
 async def test_dead_messages_are_bounded_and_those_forgotten_counted(tmp_path: Path) -> None:
@@ -369,7 +374,7 @@ async def test_dead_messages_are_bounded_and_those_forgotten_counted(tmp_path: P
         book.add("a", note(), 0.0)
         book.bury(book.backlog("a").entries[0], "no", 1.0)
     await book.close()
-    kept = Journal(tmp_path).open()[0]
+    kept = on_disk(tmp_path)
     assert (len(kept.dead), kept.counts["a"].forgotten) == (MOST_DEAD, 7)
 
 
