@@ -239,7 +239,8 @@ async def test_a_final_refusal_is_dead_and_shown_and_can_be_tried_again(tmp_path
             (dead,) = made.status()["dead"]
             assert (dead["title"], dead["why"]) == ("Drops above 10 %", "answered 401: no such token")
             await made.submit(note(title="next", key="other"))
-            await until(lambda: titles(server) == ["Drops above 10 %", "next"], "the next is not held up")
+            await until(lambda: shown(made, "a")["delivered"] == 1, "the next is not held up")
+            assert titles(server) == ["Drops above 10 %", "next"]
         async with dispatcher(tmp_path, settings(a=server.url)) as made:
             await until(lambda: made.status()["dead"] != [], "still dead after a restart")
             assert (await made.retry("a"))["revived"] == 1
