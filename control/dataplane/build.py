@@ -96,17 +96,30 @@ def adoptable(pin_dir: Path, sizes: source.Sizes, record: Build | None, wanted: 
 def run_loader(
     pin_dir: Path, sizes: source.Sizes, main: Path = source.MAIN, *, more: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The loader's answer. Raises what the loader raised; leaves no new pin behind a failure."""
+    """The loader's answer. Raises what the loader raised; leaves no new pin behind a failure.
+
+    One loader at a time works on a pin directory: that of a daemon that was killed ends with it, and while it
+    is there still, the next waits.
+    """
+    with pins.locked(pin_dir, SECONDS) as lock:
+        return _run_alone(pin_dir, sizes, main, more, lock)
+
+
+def _run_alone(
+    pin_dir: Path, sizes: source.Sizes, main: Path, more: Sequence[str], lock: int
+) -> dict[str, Any]:
     before = pins.pinned(pin_dir)
     command = [
         sys.executable, "-m", LOADER, "--pin-dir", str(pin_dir), "--source", str(main), *more,
         "--sets", str(sizes.sets), "--nodes", str(sizes.nodes), "--cpus", str(sizes.cpus),
+        "--parent", str(os.getpid()),
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     try:
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
-        )
+            command, env=environment, pass_fds=(lock,), capture_output=True, text=True, timeout=SECONDS,
+            check=False,
+        )  # fmt: skip
         return _answer(done)
     except subprocess.TimeoutExpired as error:
         pins.remove(pin_dir, pins.pinned(pin_dir) - before)

@@ -14,6 +14,7 @@ import ctypes
 import faulthandler
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -26,6 +27,8 @@ from valkyrie.control import abi
 from valkyrie.control.dataplane import bpf, complaint, headers, layout, pins, source, values
 from valkyrie.control.dataplane.complaint import Rejected
 from valkyrie.control.errors import PermissionRefused, Unavailable, ValkyrieError
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def import_bcc() -> Any:
@@ -177,6 +180,13 @@ def load_call(pin_dir: Path, sizes: source.Sizes, count: int) -> dict[str, Any]:
         raise
 
 
+def _end_with(parent: int) -> None:
+    """Be killed when the parent dies: what it began nobody waits for, and the next daemon builds anew."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the loader; the exit status is the error's, 0 if all went well."""
     parser = argparse.ArgumentParser(
@@ -190,7 +200,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cpus", type=int, default=source.possible_cpus(), help="possible CPUs of the host")
     parser.add_argument("--source", type=Path, default=source.MAIN, help="the program's main file")
     parser.add_argument("--values", type=int, help="build the programs for calls, for so many values")
+    parser.add_argument("--parent", type=int, help="end when this process, which started it, does")
     given = parser.parse_args(arguments)
+    if given.parent is not None:
+        _end_with(given.parent)
     faulthandler.enable()  # LLVM dies of code its BPF back end cannot lower: say so
     sizes = source.Sizes(given.sets, given.nodes, given.cpus)
     try:

@@ -3,14 +3,19 @@
 
 import ctypes
 import errno
+import fcntl
 import os
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from valkyrie.control.errors import DataplaneError, PermissionRefused, Unavailable
 
 PROGRAM = "police"
 BPFFS_MAGIC = 0xCAFE4A11
+POLL_S = 0.02
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -86,3 +91,42 @@ def remove(pin_dir: Path, names: set[str] | None = None) -> None:
         (pin_dir / name).unlink()
     if pin_dir.is_dir() and not pinned(pin_dir):
         pin_dir.rmdir()
+
+
+@contextmanager
+def locked(pin_dir: Path, patience_s: float) -> Iterator[int]:
+    """Prepare the directory and be the only one who builds there; the descriptor that holds the lock, so
+    that a process which inherits it holds the lock too. Raises as prepare(), and Unavailable.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        prepare(pin_dir)
+        descriptor = os.open(pin_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if _lock(descriptor) and _is(descriptor, pin_dir):
+                yield descriptor
+                return
+        finally:
+            os.close(descriptor)
+        if time.monotonic() >= deadline:
+            raise Unavailable(
+                f"another process has been building a program in {pin_dir} for {patience_s:g} s",
+                "is a second valkyried running, with the same `pin_dir`?",
+            )
+        time.sleep(POLL_S)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is(descriptor: int, path: Path) -> bool:
+    """Whether the directory is there still: whoever built before may have removed it."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

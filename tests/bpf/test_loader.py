@@ -2,9 +2,11 @@
 """Building, adopting, upgrading and migrating, by a small program over the real maps."""
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -216,6 +218,70 @@ def test_a_failed_upgrade_leaves_the_old_program_and_its_maps(
     assert pins.pinned(pin_dir) == before
     with bpf.opened(pin_dir / pins.PROGRAM) as fd:
         assert bpf.prog_info(fd).id == first.build.prog_id
+
+
+def test_a_loader_ends_with_the_daemon_that_started_it_and_the_next_one_builds(
+    main: Path, pin_dir: Path
+) -> None:
+    begin = (
+        "import sys; from pathlib import Path; from valkyrie.control.dataplane import build, source\n"
+        "build.run_loader(Path(sys.argv[1]), source.Sizes(*map(int, sys.argv[3:])), Path(sys.argv[2]))"
+    )
+    sizes = [str(SIZES.sets), str(SIZES.nodes), str(SIZES.cpus)]
+    daemon = subprocess.Popen(
+        [sys.executable, "-c", begin, str(pin_dir), str(main), *sizes],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+    )
+    loader = None
+    try:
+        deadline = time.monotonic() + 30
+        while (loader := child_of(daemon.pid)) is None or not pins.pinned(pin_dir):
+            assert daemon.poll() is None
+            assert time.monotonic() < deadline
+        os.kill(loader, signal.SIGSTOP)  # half way: some maps are pinned, and no program
+        daemon.kill()
+        daemon.wait()
+        while Path(f"/proc/{loader}").exists() and state_of(loader) != "Z":
+            assert time.monotonic() < deadline, "it would go on, and may remove what the next daemon pins"
+            time.sleep(0.01)
+        answer = build.run_loader(pin_dir, SIZES, main)
+        with bpf.opened(pin_dir / pins.PROGRAM) as fd:
+            assert bpf.prog_info(fd).id == answer["prog_id"]
+    finally:
+        daemon.kill()
+        daemon.wait()
+        if loader is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(loader, signal.SIGKILL)
+
+
+def child_of(pid: int) -> int | None:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(children[0]) if children else None
+
+
+def state_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "Z"
+
+
+def test_two_do_not_build_in_one_directory_at_once(
+    main: Path, pin_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "SECONDS", 0.1)
+    with pins.locked(pin_dir, 1.0) as lock:
+        holder = subprocess.Popen(["sleep", "60"], pass_fds=(lock,))
+    try:  # the one that took the lock is gone, and what it started holds it
+        with pytest.raises(Unavailable, match="another process has been building"):
+            build.run_loader(pin_dir, SIZES, main)
+        assert pins.pinned(pin_dir) == set()
+    finally:
+        holder.kill()
+        holder.wait()
+    with pins.locked(pin_dir, 1.0):
+        pass
 
 
 def test_another_size_is_a_conflict_that_names_the_maps(main: Path, pin_dir: Path) -> None:
