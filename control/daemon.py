@@ -21,7 +21,7 @@ import uvloop
 from valkyrie.control import abi
 from valkyrie.control.api.listener import bind, group_id
 from valkyrie.control.config import Settings, load_settings
-from valkyrie.control.dataplane.layout import CAPTURED
+from valkyrie.control.dataplane.layout import CAPTURED, OBSERVED
 from valkyrie.control.dataplane.watch import LinkWatch
 from valkyrie.control.errors import ValkyrieError
 from valkyrie.control.lifecycle import forever, keep, ping, watch_links
@@ -112,7 +112,11 @@ async def _serve(
         loop.create_task(forever("the event reader", lambda: service.drops.pump(engine.events()))),
     ]
     frames = partial(engine.records, CAPTURED, abi.CAPTURED)
+    seen = partial(engine.records, OBSERVED, abi.OBSERVED)
     tasks.append(loop.create_task(forever("the capture reader", lambda: service.captures.pump(frames()))))
+    tasks.append(
+        loop.create_task(forever("the observation reader", lambda: service.observations.pump(seen())))
+    )
     tasks.append(loop.create_task(_ready_for_calls(engine)))
     tasks.append(loop.create_task(forever("the stores", service.stores.run)))
     tasks.append(loop.create_task(forever("the alerts", service.alerts.run)))
@@ -145,6 +149,7 @@ def _end(server: Server, service: Service) -> None:
     server.should_exit = True
     service.hub.close()
     service.captures.close()
+    service.observations.end_all()
 
 
 def _spawn(running: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:

@@ -17,6 +17,7 @@ from valkyrie.control.api.capture import CAPTURE_ROUTES
 from valkyrie.control.api.credentials import CREDENTIAL_ROUTES
 from valkyrie.control.api.migration import MIGRATION_ROUTES
 from valkyrie.control.api.notify import NOTIFY_ROUTES
+from valkyrie.control.api.observe import OBSERVE_ROUTES
 from valkyrie.control.api.route import LARGE_BODY, Call, Route
 from valkyrie.control.api.standby import STANDBY_ROUTES
 from valkyrie.control.api.stores import STORE_ROUTES
@@ -244,6 +245,7 @@ ROUTES: tuple[Route, ...] = (
         query={"count": f"at most so many, up to {MOST_AUDIT}"},
     ),
     *CAPTURE_ROUTES,
+    *OBSERVE_ROUTES,
     *CREDENTIAL_ROUTES,
     *STORE_ROUTES,
     *MIGRATION_ROUTES,

@@ -27,6 +27,8 @@ TABLE = {
     "apply": f"{HERE}.policy:apply",
     "export": f"{HERE}.policy:export",
     "explain": f"{HERE}.explain:explain",
+    "suggest": f"{HERE}.observe:suggest",
+    "compare": f"{HERE}.observe:compare",
 }
 
 COLUMNS = (

@@ -52,6 +52,10 @@ class SlotUid(NamedTuple):
     uid: int
 
 
+NOBODY = SlotUid(0, 0)
+"""What observers have: they count nothing and make no buckets."""
+
+
 @dataclass(frozen=True)
 class RulesetSettings:
     malformed_drop: bool = True
@@ -101,11 +105,21 @@ def compile_ruleset(
     mono_now_ns: int,
     wall_now_ns: int,
     cache: CompileCache | None = None,
+    observers: Mapping[int, Limit] | None = None,
 ) -> CompiledRuleset:
-    """Raises InvalidInput when the policy contradicts itself or does not fit the tables."""
+    """Raises InvalidInput when the policy contradicts itself or does not fit the tables.
+
+    `observers` only report what they match, each to the observation of its place. Where limits leave no room
+    they see nothing.
+    """
     cache = CompileCache() if cache is None else cache
-    limits = in_order(desired.limits)
     _check_sizes(desired)
+    room = abi.MAX_LIMITS - len(desired.limits)
+    watching = {_observer_name(place): place for place in sorted(observers or {})[:room]}
+    declared = in_order(desired.limits)
+    policed = sum(not limit.key_spec.id for limit in declared)
+    seeing = [_named((observers or {})[place], name) for name, place in watching.items()]
+    limits = [*declared[:policed], *seeing, *declared[policed:]]
     parts = _Parts(
         _address_dimensions(limits, cache),
         _small_dimensions(limits, dict(nic_slots), cache),
@@ -119,19 +133,22 @@ def compile_ruleset(
     rows = [
         limit_row(
             limit,
-            slot=slots[limit.name].slot,
-            uid=slots[limit.name].uid,
+            slot=NOBODY.slot if limit.name in watching else slots[limit.name].slot,
+            uid=NOBODY.uid if limit.name in watching else slots[limit.name].uid,
             cpus=cpus,
             override_roots=roots.get(limit.name, (NO_TREE, NO_TREE)),
         )
         for limit in limits
     ]
+    table = np.array(rows, abi.LIMIT)
+    table["action"][policed : policed + len(watching)] = abi.Action.OBSERVE
+    table["ban_ns"][policed : policed + len(watching)] = list(watching.values())
     clocks = (mono_now_ns, wall_now_ns) if parts.guards.timed else None
     guard_rows = partial(guard_table, parts.guards.rows, mono_now_ns=mono_now_ns, wall_now_ns=wall_now_ns)
     cache.forget({limit.name for limit in limits})
     return CompiledRuleset(
-        header=_header(limits, parts, roots, settings, serial),
-        limits=np.array(rows, abi.LIMIT),
+        header=_header(limits, len(watching), parts, roots, settings, serial),
+        limits=table,
         plans=plans,
         nodes=nodes,
         classes=classes,
@@ -275,8 +292,18 @@ def _planted(trees: Sequence[Tree], leaf_base: int, *, keep_zero: bool = False) 
     return tuple(Planting(tree, leaf_base, keep_zero) for tree in trees)
 
 
+def _observer_name(place: int) -> str:
+    """No limit's: those begin with no slash."""
+    return f"/observer{place}"
+
+
+def _named(limit: Limit, name: str) -> Limit:
+    return limit.model_copy(update={"name": name})
+
+
 def _header(
     limits: Sequence[Limit],
+    observers: int,
     parts: _Parts,
     roots: Mapping[str, tuple[int, int]],
     settings: RulesetSettings,
@@ -285,6 +312,7 @@ def _header(
     header: NDArray[Any] = np.zeros(1, abi.RULESET)
     header["limits"] = sum(not limit.key_spec.id for limit in limits)
     header["positions"] = len(limits)
+    header["observers"] = observers
     header["dimensions"] = sum(1 << dimension for dimension in [*parts.addresses, *parts.small])
     for prefix, name in (("src", "/SRC"), ("dst", "/DST"), ("guard", "/guards")):
         header[f"{prefix}4_root"], header[f"{prefix}6_root"] = roots.get(name, (NO_TREE, NO_TREE))

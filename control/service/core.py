@@ -211,6 +211,7 @@ class Core:
             mono_now_ns=self.clock.mono_ns(),
             wall_now_ns=int(self.clock.wall() * 1e9),
             cache=self._cache,
+            observers=world.observers,
         )
 
     def recover(self, world: World, serial: int, actor: Actor, target: str, detail: dict[str, Any]) -> None:

@@ -337,16 +337,19 @@ class KernelEngine:
             "frame": frame,
             "ip": frame - ETHERNET_BYTES - (VLAN_BYTES if asked.vlan is not None else 0),
         }
-        limits = [world.limits[name] for name in order[: len(answer.limits)]]  # then those for calls alone
+        # After those that packets are asked about come those for calls alone; observers take part in nothing.
+        shown = [
+            (world.limits[name], row)
+            for name, row in zip(order, answer.limits, strict=False)
+            if name in world.limits
+        ]
+        limits = [limit for limit, _ in shown]
         blamed = [one.name for one in limits if world.allotment.slots[one.name].slot == answer.slot]
         return {
             "verdict": "drop" if answer.drops else "pass",
             "reason": answer.reason.name.lower(),
             "limit": blamed[0] if blamed else None,
-            "limits": [
-                told.explained(one, row, sizes[one.measure])
-                for one, row in zip(limits, answer.limits, strict=True)
-            ],
+            "limits": [told.explained(one, row, sizes[one.measure]) for one, row in shown],
         }
 
     async def events(self) -> AsyncIterator[Records]:

@@ -28,6 +28,7 @@ from valkyrie.control.service.stores import Stores
 from valkyrie.control.service.talkers import Talkers
 from valkyrie.control.service.views import Views
 from valkyrie.control.state.store import State
+from valkyrie.control.suggest.observations import Observations
 from valkyrie.control.telemetry.meters import make_meters
 from valkyrie.control.telemetry.runtime import Telemetry
 from valkyrie.control.telemetry.snapshot import take
@@ -54,6 +55,7 @@ class Service:
         self.talkers = Talkers(lambda: clock.mono_ns() / 1e9, int.from_bytes(RANDOM_BYTES(8)))
         self.drops = Drops(self.core, self.hub, self.talkers)
         self.captures = Captures(self.core)
+        self.observations = Observations(self.core)
         self.meters = make_meters(engine.occupancy, lambda: clock.mono_ns() / 1e9)
         self.keeping: Keeping = NotKept()
         self.standby: Standby | None = None
@@ -136,6 +138,7 @@ class Service:
         """End the streams, tell the store, and end the changes under way. What is enforced stays in force."""
         self.hub.close()
         self.captures.close()
+        await self.observations.close()
         await self.alerts.close()
         await self.keeping.close()
         await self.core.close()

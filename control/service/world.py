@@ -16,11 +16,14 @@ from valkyrie.control.state.slots import Allotment
 
 @dataclass(frozen=True)
 class World:
-    """`desired` is without protects: those come from the settings and from `nics`."""
+    """`desired` is without protects: those come from the settings and from `nics`. `observers` are limits
+    that only report what they match, by the place of their observation; no state keeps them.
+    """
 
     desired: Desired
     nics: Mapping[str, Nic] = field(default_factory=dict)
     allotment: Allotment = field(default_factory=Allotment)
+    observers: Mapping[int, Limit] = field(default_factory=dict)
 
     @cached_property
     def limits(self) -> dict[str, Limit]:
