@@ -14,7 +14,7 @@ from valkyrie.control.cost import Cost
 from valkyrie.control.errors import InvalidInput
 
 MAX_TTL_MS = 10 * 365 * 86_400_000
-INT64 = range(-(1 << 63), 1 << 63)
+INT64 = range(-(1 << 63), 1 << 63)  # for exact ints: what else is asked for is searched number by number
 
 Ask = tuple[str, Cost, int]  # a bucket's name, what a token costs there, how many are asked for
 
@@ -29,15 +29,19 @@ def checked_key(key: str) -> str:
 
 
 def encoded(key: str) -> bytes:
-    """UTF-8 of it. Raises InvalidInput for a lone surrogate, which has none."""
+    """UTF-8 of it. Raises InvalidInput for a lone surrogate, which has none, and for what is no text."""
     try:
         return key.encode()
+    except AttributeError as error:
+        raise InvalidInput(f"a key of type {type(key).__name__}", "keys are text: write it as str") from error
     except UnicodeEncodeError as error:
         raise InvalidInput("a key that is no Unicode text", "encode bytes as hexadecimal digits") from error
 
 
 def checked_value(value: bytes, most: int = MAX_VALUE_BYTES) -> bytes:
-    """The value. Raises InvalidInput when it has more bytes than the store takes."""
+    """The value. Raises InvalidInput when it has more bytes than the store takes, or is something else."""
+    if not isinstance(value, bytes | bytearray):  # bytes(5) would be five zeros
+        raise InvalidInput(f"a value of type {type(value).__name__}", "values are bytes: encode text first")
     if len(value) > most:
         raise InvalidInput(f"a value of {len(value)} bytes", f"this store takes {most} at most")
     return bytes(value)
@@ -52,17 +56,18 @@ def checked_ttl(ttl: float | None) -> int | None:
     return ceil(round(ttl * 1000, 6))
 
 
-def checked_amount(amount: int) -> int:
-    """What to add. Raises InvalidInput when it does not fit 64 bits."""
-    if amount not in INT64:
-        raise InvalidInput(f"cannot add {amount}", "a signed integer of 64 bits")
-    return amount
+def checked_amount(amount: object) -> int:
+    """What to add. Raises InvalidInput when it is no integer of 64 bits."""
+    if not isinstance(amount, int) or not INT64.start <= amount < INT64.stop:
+        raise InvalidInput(f"cannot add {str(amount)[:64]}", "an int of 64 bits with sign")
+    return int(amount)  # of a subclass: the client libraries take exact ones
 
 
-def checked_tokens(n: int) -> int:
-    if not 0 <= n <= MAX_TOKENS:
-        raise InvalidInput(f"cannot take {n} tokens", f"0 to {MAX_TOKENS} in one call", str(n))
-    return n
+def checked_tokens(n: object) -> int:
+    if not isinstance(n, int) or not 0 <= n <= MAX_TOKENS:
+        told = str(n)[:64]
+        raise InvalidInput(f"cannot take {told} tokens", f"an int, 0 to {MAX_TOKENS} in one call", told)
+    return int(n)
 
 
 def cost_for(limit: Limit, key: str) -> Cost:

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from valkyrie.control.credentials.words import NAME
+
 Backend = Literal["redis", "valkey", "yggdrasil", "embedded"]
 APPLIANCE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 SECRET_PARAMETER = re.compile(r"(pass|pwd|secret|token|auth)\w*=", re.IGNORECASE)
@@ -54,7 +56,17 @@ def _node(node: str) -> str:
     return node
 
 
+def _name(name: str) -> str:
+    if not NAME.fullmatch(name):  # a password that stands in the name's place must not be told
+        raise ValueError(
+            "is no name of a credential: the password goes to `valkyrie-ctl creds set NAME`, and NAME (up to "
+            "63 lower-case letters, digits, dots, hyphens, underscores) stands here"
+        )
+    return name
+
+
 Url = Annotated[str, Field(max_length=1024), AfterValidator(_no_secret)]
+CredentialName = Annotated[str, AfterValidator(_name)]
 
 
 class TlsSettings(_Section):
@@ -80,7 +92,9 @@ class SentinelSettings(_Section):
         min_length=1, max_length=32, description="host:port of each"
     )
     username: str | None = None
-    credential: str | None = Field(None, description="the sentinels' own password, if they have one")
+    credential: CredentialName | None = Field(
+        None, description="the sentinels' own password, if they have one"
+    )
 
 
 class RespSettings(_Section):
@@ -88,7 +102,7 @@ class RespSettings(_Section):
 
     url: Url
     username: str | None = Field(None, max_length=128)
-    credential: str | None = Field(None, max_length=64, description="name given to `valkyrie-ctl creds set`")
+    credential: CredentialName | None = Field(None, description="name given to `valkyrie-ctl creds set`")
     password_encrypted: Annotated[str, AfterValidator(_encrypted)] | None = Field(
         None, max_length=4096, description="made by `valkyrie-ctl creds encrypt`"
     )
@@ -141,8 +155,8 @@ class ValkeySettings(RespSettings):
     url: Url = "valkey://localhost:6379"
     compression: Literal["none", "zstd"] = "none"
     compression_min_bytes: int = Field(256, ge=64, le=1 << 20)
-    encryption_credential: str | None = Field(
-        None, max_length=64, description="name of the credential that holds the key of values (AES-256-GCM)"
+    encryption_credential: CredentialName | None = Field(
+        None, description="name of the credential that holds the key of values (AES-256-GCM)"
     )
     read_from: Literal["primary", "replica"] = Field(
         "primary", description="where `get`, `exists` and `ttl` are read; buckets are always the primary's"

@@ -20,6 +20,7 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
+from pydantic_core import ErrorDetails
 
 from valkyrie.adapters.notify.settings import NotifySettings
 from valkyrie.adapters.settings import StoreSettings, SyncSettings
@@ -31,6 +32,8 @@ from valkyrie.control.telemetry.settings import TelemetrySettings
 DEFAULT_PATH = Path("/etc/valkyrie/valkyrie.yaml")
 MAX_SETTINGS_BYTES = 1 << 20
 SECRET_WORD = re.compile(r"pass|secret|token|auth|api_?key|^key$|pwd")
+KIND = re.compile(r"bool|[A-Z]\w*|function-.*")
+"""What pydantic calls each of two kinds of value in a path. Settings have no such names."""
 
 
 def _prefix(text: str) -> str:
@@ -179,14 +182,28 @@ def parse_settings(raw: bytes, origin: str) -> Settings:
     try:
         return Settings.model_validate(document)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        path = tuple(first["loc"])
+        first = _meant(error)
+        path = _written(first)
         field = _dotted(path)
         raise InvalidInput(
             f"{origin}: {_reason(first['type'], first['msg'], field)}",
             _unknown_hint(path) if first["type"] == "extra_forbidden" else f"correct {field}",
             where=f"line {_line_of(document, path)}, field {field}",
         ) from error
+
+
+def _meant(error: ValidationError) -> ErrorDetails:
+    """The first complaint; of `true or a section` given a section, not that it is no truth value."""
+    told = error.errors(include_url=False)
+    sections = (one for one in told if not (one["type"] == "bool_type" and isinstance(one["input"], dict)))
+    return next(sections, told[0])
+
+
+def _written(complaint: ErrorDetails) -> tuple[int | str, ...]:
+    """The path as it stands in the file: without the kinds that pydantic names where there are two."""
+    path = complaint["loc"]
+    kept = [part for part in path if not KIND.fullmatch(str(part))]
+    return path if complaint["type"] == "extra_forbidden" and KIND.fullmatch(str(path[-1])) else tuple(kept)
 
 
 def _reason(kind: str, message: str, field: str) -> str:
@@ -230,7 +247,7 @@ def _known_fields(path: tuple[int | str, ...]) -> str:
     model: Any = Settings
     for part in path[:-1]:
         found = getattr(model, "model_fields", {}).get(part)
-        # Of `true or a section` the section is meant; pydantic's path then names its class next.
+        # Of `true or a section` the section is meant.
         kinds = () if found is None else (found.annotation, *get_args(found.annotation))
         model = next((kind for kind in kinds if hasattr(kind, "model_fields")), model)
     return "known here: " + ", ".join(model.model_fields)

@@ -4,6 +4,7 @@
 import asyncio
 import time
 from math import inf
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -80,8 +81,8 @@ async def test_who_waits_as_told_is_admitted(store: StoreAdapter) -> None:
         assert (await store.try_consume("k", limit=limit)).allowed
 
 
-@pytest.mark.parametrize("n", [-1, MAX_TOKENS + 1, 1 << 64])
-async def test_a_number_of_tokens_that_is_none_is_refused(store: StoreAdapter, n: int) -> None:
+@pytest.mark.parametrize("n", [-1, MAX_TOKENS + 1, 1 << 64, 1.5, "1", None])
+async def test_a_number_of_tokens_that_is_none_is_refused(store: StoreAdapter, n: Any) -> None:
     with pytest.raises(InvalidInput):
         await store.try_consume("k", n, limit=SLOW)
     with pytest.raises(InvalidInput):
@@ -89,8 +90,8 @@ async def test_a_number_of_tokens_that_is_none_is_refused(store: StoreAdapter, n
     assert (await store.try_consume("k", 0, limit=SLOW)).remaining == 10
 
 
-@pytest.mark.parametrize("key", ["", "k" * 1025, "\ud800"], ids=["empty", "long", "lone"])
-async def test_what_is_no_key_is_refused(store: StoreAdapter, key: str) -> None:
+@pytest.mark.parametrize("key", ["", "k" * 1025, "\ud800", 5], ids=["empty", "long", "lone", "int"])
+async def test_what_is_no_key_is_refused(store: StoreAdapter, key: Any) -> None:
     with pytest.raises(InvalidInput):
         await store.try_consume(key, limit=SLOW)
     with pytest.raises(InvalidInput):

@@ -3,7 +3,9 @@
 
 import asyncio
 import time
+from enum import IntEnum
 from math import inf, nan
+from typing import Any
 
 import pytest
 
@@ -54,8 +56,10 @@ async def test_any_text_is_a_key(store: StoreAdapter, key: str) -> None:
     assert await store.increment(key) == 1
 
 
-@pytest.mark.parametrize("key", ["", "k" * 1025, "é" * 513, "\ud800"], ids=["empty", "long", "bytes", "lone"])
-async def test_what_is_no_key_is_refused_by_every_operation(store: StoreAdapter, key: str) -> None:
+@pytest.mark.parametrize(
+    "key", ["", "k" * 1025, "é" * 513, "\ud800", 5], ids=["empty", "long", "bytes", "lone", "int"]
+)
+async def test_what_is_no_key_is_refused_by_every_operation(store: StoreAdapter, key: Any) -> None:
     for refused in (
         store.get(key),
         store.set(key, b""),
@@ -66,6 +70,28 @@ async def test_what_is_no_key_is_refused_by_every_operation(store: StoreAdapter,
     ):
         with pytest.raises(InvalidInput):
             await refused
+
+
+@pytest.mark.parametrize("value", [5, "text", None, [1, 2]], ids=["int", "text", "none", "list"])
+async def test_what_is_no_value_is_refused(store: StoreAdapter, value: Any) -> None:
+    with pytest.raises(InvalidInput):
+        await store.set("k", value)
+    assert not await store.exists("k")
+
+
+@pytest.mark.parametrize("amount", [1.5, "1", None], ids=["float", "text", "none"])
+async def test_what_is_no_amount_is_refused_at_once(store: StoreAdapter, amount: Any) -> None:
+    with pytest.raises(InvalidInput):
+        await store.increment("k", amount)
+    assert not await store.exists("k")
+
+
+class _Step(IntEnum):
+    TWO = 2
+
+
+async def test_an_amount_may_be_an_enumeration_s(store: StoreAdapter) -> None:
+    assert await store.increment("k", _Step.TWO) == 2
 
 
 async def test_a_value_of_a_mebibyte_fits_and_no_more(maker: Maker, store: StoreAdapter) -> None:

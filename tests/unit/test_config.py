@@ -114,3 +114,24 @@ def test_the_embedded_store_lies_beside_the_state_unless_told_where(tmp_path: Pa
     assert parse_settings(b"state_dir: /srv/v", "valkyrie.yaml").store.embedded.path == Path(
         "/srv/v/store.db"
     )
+
+
+def test_a_mistake_in_a_section_that_may_be_true_is_told_by_its_own_name() -> None:
+    for line, told in (
+        ("{private_key_password: hunter2}", "unknown setting store.redis.tls.private_key_password"),
+        ("{ca: 5}", "store.redis.tls.ca: "),
+        ("perhaps", "store.redis.tls: "),
+    ):
+        with pytest.raises(InvalidInput) as caught:
+            parse_settings(f"store: {{redis: {{tls: {line}}}}}".encode(), "x.yaml")
+        assert caught.value.what.startswith(f"x.yaml: {told}")
+        assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("field", ["credential", "sentinel: {master: m, nodes: [a:1], credential"])
+def test_a_password_in_the_place_of_a_credential_s_name_is_refused_unshown(field: str) -> None:
+    end = "}" * field.count("{")
+    with pytest.raises(InvalidInput) as caught:
+        parse_settings(f'store: {{redis: {{{field}: "Hunter2!"{end}}}}}'.encode(), "x.yaml")
+    assert "creds set NAME" in caught.value.what
+    assert "Hunter2" not in str(caught.value)
