@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+MAX_LEVEL = 1 << 64  # units: nine years, more than any bucket; what another program wrote may be more
+
 
 @dataclass(frozen=True, slots=True)
 class BucketLevel:

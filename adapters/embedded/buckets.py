@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 
 from valkyrie.adapters.asked import Ask
-from valkyrie.adapters.durable import BucketLevel
+from valkyrie.adapters.durable import MAX_LEVEL, BucketLevel
 from valkyrie.adapters.gcra import decision, take
 from valkyrie.adapters.store import Decision
 from valkyrie.control.cost import UNITS_A_NS
@@ -79,4 +79,4 @@ class Buckets:
         self._tats.clear()
 
     def _split(self, level: int) -> tuple[int, int]:
-        return divmod(self._now + level, UNITS_A_NS)
+        return divmod(self._now + min(level, MAX_LEVEL), UNITS_A_NS)

@@ -7,7 +7,7 @@ import re
 import sqlite3
 from dataclasses import dataclass
 
-from valkyrie.adapters.asked import INT64
+from valkyrie.adapters.asked import INT64, MAX_TTL_MS
 from valkyrie.adapters.embedded.database import VALUE_OVERHEAD
 from valkyrie.adapters.embedded.sweep import sweep_values
 from valkyrie.adapters.errors import ConsistencyError, StoreUnavailable
@@ -79,7 +79,8 @@ class Values:
         return total
 
     def _write(self, key: bytes, value: bytes, ttl_ms: int | None) -> None:
-        expires = None if ttl_ms is None else self.now + ttl_ms * NS_A_MS
+        # A migration brings what another store tells.
+        expires = None if ttl_ms is None else self.now + min(ttl_ms, MAX_TTL_MS) * NS_A_MS
         self.connection.execute(PUT, (self.appliance, key, value, expires))
 
     def _make_room(self, key: bytes, value: bytes) -> None:

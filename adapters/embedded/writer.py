@@ -167,7 +167,7 @@ class Writer:
                 for job in batch
             ]
         except Exception as error:  # noqa: BLE001 a bug in a job must reach who called, not end the thread
-            return [(None, error)] * len(batch)
+            return [self._perform([job])[0] for job in batch] if len(batch) > 1 else [(None, error)]
 
     def _transact(self, batch: Sequence[_Job]) -> list[_Outcome]:
         """All jobs in one transaction. Raises when none of them had an effect."""

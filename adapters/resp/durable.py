@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import groupby
 from struct import Struct
 
-from valkyrie.adapters.durable import BucketLevel
+from valkyrie.adapters.durable import MAX_LEVEL, BucketLevel
 from valkyrie.adapters.gcra import UNITS_A_US
 from valkyrie.adapters.naming import SHARDS, bucket_key, owner_key, shard_of
 from valkyrie.adapters.resp.documents import Documents
@@ -17,7 +17,6 @@ from valkyrie.adapters.resp.scripts import DROP, LEVELS, RAISE
 
 MOST_A_CALL = 50  # buckets: a quarter of a millisecond of the server's, in which it serves nobody else
 MOST_A_READ = 1000
-MAX_LEVEL = 1 << 64  # nine years in units, more than any bucket; its microseconds are exact in a double
 _LEVEL = Struct("<dH")
 _VALUE = re.compile(rb"(\d{1,16}):(\d{1,5})")
 
@@ -92,6 +91,7 @@ class RespDurable(Documents):
 
 
 def packed_level(level: int) -> bytes:
+    """As raise.lua reads it: microseconds, which are exact in a double up to MAX_LEVEL, and units."""
     us, units = divmod(min(level, MAX_LEVEL), UNITS_A_US)
     return _LEVEL.pack(us, units)
 

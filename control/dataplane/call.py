@@ -187,30 +187,39 @@ class Caller:
 
         Entries that were contended are asked again. Raises Stale, of which a batch's first part may
         have been taken only if the ruleset changed in between: `Stale.args[0]` holds those answers.
+        Unavailable: of the others some may have been taken.
         """
         self.begun = False
         answers = np.empty(len(entries), abi.CALL_ANSWER)
         done = 0
         while done < len(entries):
-            piece = entries[done : done + MOST]
             try:
-                answers[done : done + len(piece)] = self._piece(header, piece)
+                told = self._piece(header, entries[done : done + MOST])
             except Stale:
                 raise Stale(answers[:done]) from None
-            done += len(piece)
+            answers[done : done + len(told)] = told
+            done += len(told)
         for _ in range(CONTENDED_TRIES):
             again = np.flatnonzero(answers["verdict"] == abi.CALL_CONTENDED)
             if not len(again):
                 return answers
-            for first in range(0, len(again), MOST):
-                some = again[first : first + MOST]
-                answers[some] = self._piece(header, entries[some])
+            self._ask_again(header, entries, answers, again)
         raise _contended()
 
+    def _ask_again(self, header: bytes, entries: Array, answers: Array, again: NDArray[np.intp]) -> None:
+        """Put the answers to the entries at these places beside those that stand."""
+        while len(again):
+            try:
+                told = self._piece(header, entries[again[:MOST]])
+            except Stale:  # those that stand are no first part
+                raise Unavailable(
+                    "the ruleset changed while others were at these buckets", "ask again"
+                ) from None
+            answers[again[: len(told)]] = told
+            again = again[len(told) :]
+
     def _piece(self, header: bytes, entries: Array) -> Array:
-        """At most MOST entries. The program answers as many as its tail calls reach; the rest is asked
-        again from where it stopped.
-        """
+        """At most MOST entries. The program answers as many as its tail calls reach, one at least."""
         length = HEAD + len(entries) * ENTRY
         while True:
             run = self._run or self._opened()
@@ -225,11 +234,9 @@ class Caller:
             self._mend(packet[TOLD_AT])
         answered = packet[POINT_AT]
         told: Array = np.frombuffer(bytes(packet[HEAD : HEAD + answered * ENTRY]), abi.CALL_ANSWER)
-        if answered == len(entries):
-            return told
         if not answered:
             raise DataplaneError("the program `call` answered nothing", "restart valkyried")
-        return np.concatenate([told, self._piece(header, entries[answered:])])
+        return told
 
     def restore(self, uid: int, spec: KeySpec, levels: Iterable[tuple[Record, int]]) -> int:
         """See to it that each bucket of the limit is at least `level` time units short of full from now

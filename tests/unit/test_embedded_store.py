@@ -27,6 +27,7 @@ from valkyrie.adapters.errors import (
     StoreUnavailable,
 )
 from valkyrie.adapters.limit import Limit
+from valkyrie.adapters.migrate.side import Value
 from valkyrie.adapters.naming import name_of
 from valkyrie.adapters.settings import EmbeddedSettings
 from valkyrie.control.dataplane.keyname import opaque
@@ -343,3 +344,32 @@ async def test_a_call_waits_for_one_large_write_and_not_for_all(store: EmbeddedA
     assert len(done) < 20
     await asyncio.gather(*writes)
     assert len(done) == 40
+
+
+async def test_what_another_store_told_out_of_range_is_cut_and_harms_nobody_beside_it(
+    store: EmbeddedAdapter,
+) -> None:
+    deep = BucketLevel(name_of("web", opaque("a")), 10**16 * 64_000)
+    side = store.side()
+    _, _, decision = await asyncio.gather(
+        side.raise_buckets([deep]),
+        side.put_values([("k", Value(b"v", (1 << 63) - 1))]),
+        store.try_consume("a", limit=SLOW),
+    )
+    assert decision.allowed
+    assert [bucket.level for bucket in (await side.bucket_page(""))[0]][-1] > 1 << 63
+    assert await store.get("k") == b"v"
+
+
+async def test_a_bug_in_one_call_does_not_fail_those_that_went_with_it(store: EmbeddedAdapter) -> None:
+    def wrong(act: writer.Act) -> None:
+        act.connection.execute("SELECT ?", (1 << 80,))
+
+    done = await asyncio.gather(
+        *(store.try_consume("a", limit=SLOW) for _ in range(3)),
+        store._file.run(wrong),
+        *(store.try_consume("a", limit=SLOW) for _ in range(3)),
+        return_exceptions=True,
+    )
+    assert isinstance(done.pop(3), OverflowError)
+    assert [one.remaining for one in done if not isinstance(one, BaseException)] == [99, 98, 97, 96, 95, 94]
