@@ -26,6 +26,7 @@ from bench import (
     store_failover,
     store_sync,
     telemetry,
+    watching,
     wire,
 )
 from bench.rows import Row, line, write_json
@@ -39,6 +40,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
     "accuracy": accuracy.run,
     "memory": memory.run,
     "events": events.run,
+    "watching": watching.run,
     "telemetry": telemetry.run,
     "starts": daemon.starts,
     "changes": daemon.changes,
