@@ -6,6 +6,7 @@ The other store never fails a call: what it did not take is told again by the mi
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -77,13 +78,15 @@ class Alone:
         return replace(request, limit=limit), limit
 
     async def _consume(self, primary: StoreAdapter, asked: Sequence[tuple[Request, Limit]]) -> list[Decision]:
-        """As try_consume_many; the mirror hears of buckets of which the outcome is unknown."""
+        """As try_consume_many; the mirror hears of buckets of which the outcome is unknown, as it is too when
+        a caller gives up.
+        """
         try:
             if len(asked) == 1:
                 ((one, limit),) = asked
                 return [await primary.try_consume(one.key, one.n, limit=limit)]
             return await primary.try_consume_many([one for one, _ in asked])
-        except OutcomeUnknown:
+        except (OutcomeUnknown, asyncio.CancelledError):
             for one, limit in asked:
                 self._mirror.unsure(bucket_of(limit, one.key))
             raise
@@ -173,10 +176,12 @@ class Both(Alone):
             return decisions
         try:
             second = await self._consume(self._secondary(), [asked[index] for index in taken])
-        except StoreError:
+        except (StoreError, asyncio.CancelledError) as error:
             for index in taken:
                 one, limit = asked[index]
                 self._mirror.bucket(bucket_of(limit, one.key), decisions[index].reset_after)
+            if isinstance(error, asyncio.CancelledError):
+                raise
             return decisions
         for index, decision in zip(taken, second, strict=True):
             decisions[index] = _combined(decisions[index], decision)
