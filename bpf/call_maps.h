@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * What the programs for callers have beside the maps of maps.h, pinned with them.
- * `values` is made by control/dataplane/faces.py, which knows how many there may
+ * `values` is made by control/dataplane/values.py, which knows how many there may
  * be; values are allocated as they come.
  */
 #ifndef VALKYRIE_CALL_MAPS_H
