@@ -34,7 +34,7 @@ from valkyrie.control.durable.opening import Opened, backend_of
 from valkyrie.control.durable.publish import COUNTERS_S, NEVER, Documents
 from valkyrie.control.durable.rounds import Rounds
 from valkyrie.control.durable.standing import Standing
-from valkyrie.control.durable.takeover import refuse_rival
+from valkyrie.control.durable.takeover import heard_of, refuse_rival
 from valkyrie.control.errors import ValkyrieError
 from valkyrie.control.service.core import Core
 
@@ -169,7 +169,11 @@ class Sync:
             self._store = store
         if self._owner is None:
             await self._claim(self._store)
-        await self._lack.supply(self._store, self._backend)
+        if self._lack:
+            async with heard_of(
+                self._store, self._token
+            ):  # a million buckets take longer than a standby waits
+                await self._lack.supply(self._store, self._backend)
 
     async def _move(self) -> None:
         """The settings were read again and name another store, or another way to it."""

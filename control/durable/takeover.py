@@ -10,7 +10,12 @@ import time
 from collections.abc import AsyncIterator, Mapping
 
 from valkyrie.adapters.durable import DurableStore
-from valkyrie.adapters.errors import ConsistencyError
+from valkyrie.adapters.errors import (
+    ConsistencyError,
+    StoreConnectionError,
+    StoreTimeout,
+    StoreUnavailable,
+)
 from valkyrie.control.dataplane.maps import Array
 from valkyrie.control.durable.document import (
     COUNTERS,
@@ -40,7 +45,8 @@ async def heard_of(store: DurableStore, token: str) -> AsyncIterator[None]:
     async def beat() -> None:
         while True:
             await asyncio.sleep(BEAT_S)
-            await store.renew(token)
+            with contextlib.suppress(StoreConnectionError, StoreTimeout, StoreUnavailable):
+                await store.renew(token)
 
     task = asyncio.create_task(beat())
     try:

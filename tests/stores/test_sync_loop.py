@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ import zstandard
 
 from support.clusters import Cluster
 from support.servers import Kind, Server, redis_server, valkey_server
-from support.synced import UNITS, WEB, Appliance
+from support.synced import DEADLINE, UNITS, WEB, Appliance
 from support.table import address
 from valkyrie.adapters.books import StaticBook, limit_of
 from valkyrie.adapters.durable import BucketLevel
@@ -24,8 +25,9 @@ from valkyrie.adapters.factory import Around, StoreFactory
 from valkyrie.adapters.naming import BANS, name_of
 from valkyrie.adapters.secrets import NoSecrets
 from valkyrie.adapters.settings import StoreSettings
-from valkyrie.control import abi
+from valkyrie.control import abi, sync
 from valkyrie.control.dataplane.keyname import record_of
+from valkyrie.control.durable import takeover
 from valkyrie.control.durable.document import COUNTERS, STATE
 from valkyrie.control.durable.opening import backend_of, make_store
 
@@ -467,3 +469,35 @@ async def test_a_bug_at_the_start_does_not_keep_the_sync_from_working_later(
         await one.sync.run()
     async with one.running():
         await one.until(lambda: one.status["state"] == "ok")
+
+
+async def test_an_owner_that_fills_a_large_table_is_heard_of_meanwhile(
+    make: Make, store: StoreSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(takeover, "BEAT_S", 0.05)
+    monkeypatch.setattr(sync, "START_WAIT_S", 1.5)
+    one = make("one", store)
+    await used(one)
+    await one.turn()
+    await one.core.close()
+    again = make("one", store, unfilled=True)
+    works, go_on = again.tables.restore, threading.Event()
+
+    def slow(*given: Any) -> int:
+        assert go_on.wait(DEADLINE)
+        return works(*given)
+
+    monkeypatch.setattr(again.tables, "restore", slow)
+    looker = again.make()
+    await looker.start()
+    try:
+        await again.start()  # goes on without the buckets
+        assert not again.tables.restored
+        owner = await looker.owner()
+        assert owner is not None
+        assert owner.silent_s < 1
+    finally:
+        go_on.set()
+        await looker.close()
+    async with again.running():
+        await again.until(lambda: len(again.tables.restored) == 8)
