@@ -74,9 +74,9 @@ def test_a_nic_that_is_made_again_is_attached_again_and_it_is_said(appliance: Ap
     events = appliance.events()
     next(events)
     delete_link(appliance.inside.namespace, "nic1")
-    assert "gone" in next(events)["what"]
+    assert any("gone" in event.get("what", "") for event in events)
     add_nic(appliance.inside.namespace, "nic1")
-    assert any("nic1: attached again" in event["what"] for event in events)
+    assert any("nic1: attached again" in event.get("what", "") for event in events)
     assert appliance.program("nic1") != 0
 
 
@@ -88,7 +88,7 @@ def test_a_nic_that_is_renamed_stays_policed_also_over_a_restart(appliance: Appl
     for change in (("down",), ("name", "wan0")):
         appliance.link("nic0", *change)
     appliance.link("wan0", "up")
-    assert any("nic0: called wan0 now" in event["what"] for event in events)
+    assert any("nic0: called wan0 now" in event.get("what", "") for event in events)
     assert way.passed(10) == 0
     appliance.kill()
     appliance.start()
@@ -105,7 +105,7 @@ def test_a_program_that_somebody_takes_off_is_put_back(appliance: Appliance) -> 
     events = appliance.events()
     next(events)
     subprocess.run(appliance.inside.namespace.command("ip", "link", "set", "nic0", "xdp", "off"), check=True)
-    assert any("nic0: attached again" in event["what"] for event in events)
+    assert any("nic0: attached again" in event.get("what", "") for event in events)
     assert way.passed(10) == 0
 
 
@@ -117,7 +117,7 @@ def test_a_trial_outlives_kill_9_and_ends_in_time(appliance: Appliance) -> None:
     appliance.start()
     events = appliance.events()
     next(events)
-    assert any("not confirmed in time" in event["what"] for event in events)
+    assert any("not confirmed in time" in event.get("what", "") for event in events)
     assert appliance.program() == 0
     assert appliance.done("GET", "/v1/status")["nics"] == []
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pcapng file says of each packet when, where, what and why; tshark and another reader take it."""
+"""A pcapng file says of each packet when, where, what and why, as tshark reads it."""
 
 import base64
 import shutil
