@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -18,7 +19,10 @@ from valkyrie.control.api.route import Route, error_response, serve
 from valkyrie.control.api.table import ROUTES
 from valkyrie.control.errors import InvalidInput, NotFound
 from valkyrie.control.service.service import Service
-from valkyrie.control.telemetry.spans import Span
+from valkyrie.control.telemetry.spans import failed
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 
 def make_app(service: Service, access: Access) -> Starlette:
@@ -39,12 +43,14 @@ def _endpoint(route: Route, service: Service, access: Access) -> Callable[[Reque
         with _trace(route, service, request) as root:
             response = await serve(route, service, access, request)
             if root is not None:
-                root.attributes |= {
+                told: dict[str, str | int] = {
                     "http.request.method": route.method,
                     "http.route": route.path,
                     "http.response.status_code": response.status_code,
                 }
-                root.error = f"HTTP {response.status_code}" if response.status_code >= 500 else ""
+                root.set_attributes(told)
+                if response.status_code >= 500:
+                    failed(f"HTTP {response.status_code}")
         service.meters.calls.note(route.method, route.path, response.status_code, time.perf_counter() - began)
         return response
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The thread that brings messages to the collector, and what waits for it. Nobody waits for the thread.
+"""The thread that exports metrics and spans, and what waits for it. Nobody waits for the thread.
 
 Of metrics only the newest batch waits: counters are sums, so the next one says all that a lost one did. Of
 spans at most MOST_SPANS wait; what comes then is dropped and counted.
@@ -11,12 +11,14 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from valkyrie.control.telemetry.channel import Channel, ExportError, Signal
+from opentelemetry.sdk.metrics.export import MetricsData
+from opentelemetry.sdk.trace import ReadableSpan
+
+from valkyrie.control.telemetry.channel import Channel, ExportError, Payload, Signal
 from valkyrie.control.telemetry.meters import ExportMeter
-from valkyrie.control.telemetry.spans import Span
 
 log = logging.getLogger(__name__)
 
@@ -37,25 +39,23 @@ class Delivery:
 
 
 class Courier:
-    """`connect` opens the channel, in the thread, until it could. `encode` makes a message of spans."""
+    """`connect` opens the channel, in the thread, until it could."""
 
     def __init__(
         self,
         connect: Callable[[], Channel],
-        encode: Callable[[Sequence[Span]], bytes],
         meter: ExportMeter,
         *,
         timeout_s: float,
         wall: Callable[[], float],
     ) -> None:
         self._connect = connect
-        self._encode = encode
         self._meter = meter
         self._timeout_s = timeout_s
         self._wall = wall
         self._wake = threading.Condition()
-        self._metrics: bytes | None = None
-        self._spans: deque[Span] = deque()
+        self._metrics: MetricsData | None = None
+        self._spans: deque[ReadableSpan] = deque()
         self._spans_due = 0.0
         self._held_until = 0.0
         self._pause_s = FIRST_PAUSE_S
@@ -65,14 +65,14 @@ class Courier:
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
         self._thread.start()
 
-    def give_metrics(self, message: bytes) -> None:
+    def give_metrics(self, data: MetricsData) -> None:
         with self._wake:
             if self._metrics is not None:
                 self._meter.note("metrics", "dropped")
-            self._metrics = message
+            self._metrics = data
             self._wake.notify()
 
-    def give_span(self, span: Span) -> None:
+    def give_span(self, span: ReadableSpan) -> None:
         """From any thread; some microseconds."""
         with self._wake:
             if len(self._spans) >= MOST_SPANS:
@@ -136,9 +136,9 @@ class Courier:
 
     def _deliver_metrics(self, channel: Channel) -> None:
         with self._wake:
-            message, self._metrics = self._metrics, None
-        if message is not None:
-            self._send(channel, "metrics", message, 1)
+            data, self._metrics = self._metrics, None
+        if data is not None:
+            self._send(channel, "metrics", data, 1)
 
     def _deliver_spans(self, channel: Channel) -> None:
         while True:
@@ -147,21 +147,21 @@ class Courier:
             if not batch:
                 return
             try:
-                self._send(channel, "traces", self._encode(batch), len(batch))
+                self._send(channel, "traces", batch, len(batch))
             except ExportError as error:
                 self._put_back(batch, error)
                 raise
 
-    def _put_back(self, batch: list[Span], error: ExportError) -> None:
+    def _put_back(self, batch: list[ReadableSpan], error: ExportError) -> None:
         with self._wake:
             room = 0 if error.permanent else MOST_SPANS - len(self._spans)
             kept = batch[-room:] if room else []
             self._spans.extendleft(reversed(kept))
             self._meter.note("traces", "dropped", len(batch) - len(kept))
 
-    def _send(self, channel: Channel, signal: Signal, message: bytes, count: int) -> None:
+    def _send(self, channel: Channel, signal: Signal, payload: Payload, count: int) -> None:
         try:
-            channel.send(signal, message, self._timeout_s)
+            channel.send(signal, payload, self._timeout_s)
         except ExportError:
             self._meter.note(signal, "failed", count)
             raise

@@ -19,6 +19,7 @@ from valkyrie.control.telemetry.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from valkyrie.control.telemetry.courier import Courier
+    from valkyrie.control.telemetry.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -36,17 +37,19 @@ class Exporter:
         meter: ExportMeter,
         take: Callable[[], Awaitable[Snapshot]],
         instance: Callable[[], str],
+        random: Callable[[int], bytes],
     ) -> None:
         self._settings = settings
         self._secrets = secrets
         self._meter = meter
         self._take = take
         self._instance = instance
+        self._random = random
         self._problem = ""  # why there is no courier
         self._offered: Headers | None = None  # by a rotation of the credential
         self.changed = asyncio.Event()
         self.courier: Courier | None = None
-        self.traces = False
+        self.tracing: Tracing | None = None  # while traces are asked for
 
     def status(self) -> dict[str, Any]:
         """`state`: off, waiting for the first delivery, ok, or failing for `problem`."""
@@ -84,21 +87,24 @@ class Exporter:
         with contextlib.ExitStack() as stack:
             if otlp.headers_credential is not None:
                 stack.callback(self._secrets.watch(otlp.headers_credential, self._renewed))
-            courier = await asyncio.to_thread(_courier, otlp, headers, self._meter, self._instance())
-            self.courier, self.traces = courier, otlp.traces
+            courier = await asyncio.to_thread(_courier, otlp, headers, self._meter)
+            self.courier = courier
             try:
+                if otlp.traces:
+                    self.tracing = await asyncio.to_thread(_tracing, courier, self._random, self._instance())
                 await self._feed(courier, otlp)
             finally:
-                self.courier, self.traces = None, False
+                self.courier, self.tracing = None, None
                 await asyncio.to_thread(courier.end)
                 self._offered = None if self._settings() != otlp else self._offered
 
     async def _feed(self, courier: Courier, otlp: OtlpSettings) -> None:
-        from valkyrie.control.telemetry.encode import metrics_request  # noqa: PLC0415 - loaded by _courier
+        from valkyrie.control.telemetry.encode import metrics_data, resource_of  # noqa: PLC0415 - see _courier
 
+        resource = resource_of(self._instance())
         while not self.changed.is_set():
             seen = await self._take()
-            courier.give_metrics(await asyncio.to_thread(metrics_request, seen, self._instance()))
+            courier.give_metrics(await asyncio.to_thread(metrics_data, seen, resource))
             await wait_for(self.changed, otlp.interval_seconds)
             if self.changed.is_set() and self._settings() == otlp and self._offered is None:
                 self.changed.clear()
@@ -132,19 +138,21 @@ def headers_of(secret: Secret) -> Headers:
         raise InvalidInput("the credential with the headers is not text", "set it anew") from None
 
 
-def _courier(otlp: OtlpSettings, headers: Headers, meter: ExportMeter, instance: str) -> Courier:
-    """In a thread: the libraries take a fifth of a second to load."""
+def _courier(otlp: OtlpSettings, headers: Headers, meter: ExportMeter) -> Courier:
+    """In a thread: the libraries take a while to load."""
+    from valkyrie.control.telemetry import encode  # noqa: F401, PLC0415 - so that the event loop need not
     from valkyrie.control.telemetry.channel import open_channel  # noqa: PLC0415
     from valkyrie.control.telemetry.courier import Courier  # noqa: PLC0415
-    from valkyrie.control.telemetry.encode import traces_request  # noqa: PLC0415
 
-    return Courier(
-        lambda: open_channel(otlp, headers),
-        lambda spans: traces_request(spans, instance),
-        meter,
-        timeout_s=otlp.timeout_seconds,
-        wall=time.time,
-    )
+    return Courier(lambda: open_channel(otlp, headers), meter, timeout_s=otlp.timeout_seconds, wall=time.time)
+
+
+def _tracing(courier: Courier, random: Callable[[int], bytes], instance: str) -> Tracing:
+    """In a thread, as above."""
+    from valkyrie.control.telemetry.encode import resource_of  # noqa: PLC0415
+    from valkyrie.control.telemetry.tracing import Tracing  # noqa: PLC0415
+
+    return Tracing(courier.give_span, random, resource_of(instance))
 
 
 async def wait_for(event: asyncio.Event, seconds: float) -> None:

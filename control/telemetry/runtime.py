@@ -14,7 +14,7 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -30,7 +30,9 @@ from valkyrie.control.telemetry.export import RETRY_S, Exporter, read_headers, w
 from valkyrie.control.telemetry.meters import Meters
 from valkyrie.control.telemetry.settings import OtlpSettings, TelemetrySettings
 from valkyrie.control.telemetry.snapshot import Snapshot
-from valkyrie.control.telemetry.spans import Span, traced
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 log = logging.getLogger(__name__)
 
@@ -54,11 +56,12 @@ class Telemetry:
         self._secrets = secrets
         self._meters = meters
         self._take = take
-        self._random = random
         self._path = core.settings.state_dir / FILE
         self._set = self._read()
         self._changed = asyncio.Event()
-        self._exporter = Exporter(lambda: self.settings.otlp, secrets, meters.exports, take, self._instance)
+        self._exporter = Exporter(
+            lambda: self.settings.otlp, secrets, meters.exports, take, self._instance, random
+        )
         self._listening: str | None = None
         self._listen_problem = ""
 
@@ -91,10 +94,8 @@ class Telemetry:
 
     def operation(self, name: str, traceparent: str | None) -> AbstractContextManager[Span | None]:
         """A trace of one control operation, if traces are asked for."""
-        courier = self._exporter.courier
-        if courier is None or not self._exporter.traces:
-            return contextlib.nullcontext()
-        return traced(name, traceparent, courier.give_span, self._random)
+        tracing = self._exporter.tracing
+        return contextlib.nullcontext() if tracing is None else tracing.operation(name, traceparent)
 
     def status(self) -> dict[str, Any]:
         settings = self.settings

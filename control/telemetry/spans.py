@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Traces of control operations: `with span("compile"):` where something takes time. No libraries here.
+"""Traces of control operations: `with span("compile"):` where something takes time. No libraries here:
+tracing.py makes the spans, by OpenTelemetry's SDK, if somebody wants them.
 
 Outside of a trace a span is one look at a context variable. Nothing on the way of packets or of store calls
 has any.
@@ -8,41 +9,31 @@ has any.
 from __future__ import annotations
 
 import contextlib
-import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
-Attribute: TypeAlias = str | int | float | bool
-TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
 MOST_SPANS = 64  # of one trace; a loop in an operation must not fill the memory
-NO_ID = 0
 
 
-@dataclass(slots=True)
-class Span:
-    """Times in ns since 1970. `parent` 0: none. `error`: what went wrong, empty if nothing did."""
+class Maker(Protocol):
+    """What makes spans: tracing.Tracing."""
 
-    name: str
-    trace_id: int
-    span_id: int
-    parent: int
-    began: int
-    ended: int = 0
-    server: bool = False
-    error: str = ""
-    attributes: dict[str, Attribute] = field(default_factory=dict)
+    def begin(self, name: str, parent: Span) -> Span: ...
+
+    def fail(self, span: Span, why: str) -> None: ...
 
 
 @dataclass(slots=True)
 class Trace:
-    """One operation under way: where its spans go, and the span that new ones belong to."""
+    """One operation under way, and the span that new ones belong to."""
 
-    give: Callable[[Span], None]
-    random: Callable[[int], bytes]
+    maker: Maker
     root: Span
     current: Span
     left: list[int]  # how many spans may still be begun, shared by the whole trace
@@ -67,26 +58,22 @@ _NOTHING = _Nothing()
 class _Open:
     """A span from entering to leaving."""
 
-    __slots__ = ("_span", "_token", "_trace")
+    __slots__ = ("_token", "_trace")
 
-    def __init__(self, trace: Trace, span: Span) -> None:
+    def __init__(self, trace: Trace) -> None:
         self._trace = trace
-        self._span = span
 
     def __enter__(self) -> None:
-        trace = self._trace
-        inner = Trace(trace.give, trace.random, trace.root, self._span, trace.left)
-        self._token = _current.set(inner)
+        self._token = _current.set(self._trace)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _current.reset(self._token)
-        self._span.ended = time.time_ns()
         if kind is not None:
             # The kind alone: texts of errors may quote what somebody sent.
-            self._span.error = kind.__name__
-        self._trace.give(self._span)
+            self._trace.maker.fail(self._trace.current, kind.__name__)
+        self._trace.current.end()
 
 
 def span(name: str) -> _Open | _Nothing:
@@ -95,21 +82,28 @@ def span(name: str) -> _Open | _Nothing:
     if trace is None or not trace.left[0]:
         return _NOTHING
     trace.left[0] -= 1
-    made = Span(name, trace.root.trace_id, _id(trace.random, 8), trace.current.span_id, time.time_ns())
-    return _Open(trace, made)
+    made = trace.maker.begin(name, trace.current)
+    return _Open(Trace(trace.maker, trace.root, made, trace.left))
 
 
-def note(name: str, value: Attribute) -> None:
+def note(name: str, value: str | int) -> None:
     """Say something of the whole operation, as the id of its entry in the audit log."""
     trace = _current.get()
     if trace is not None:
-        trace.root.attributes[name] = value
+        trace.root.set_attribute(name, value)
+
+
+def failed(why: str) -> None:
+    """The whole operation did; nothing of what somebody sent may be in `why`."""
+    trace = _current.get()
+    if trace is not None:
+        trace.maker.fail(trace.root, why)
 
 
 def trace_id() -> str | None:
     """Of the operation under way, as 32 hexadecimal digits."""
     trace = _current.get()
-    return None if trace is None else f"{trace.root.trace_id:032x}"
+    return None if trace is None else f"{trace.root.get_span_context().trace_id:032x}"
 
 
 def under_way() -> Trace | None:
@@ -129,18 +123,7 @@ def resumed(trace: Trace | None, name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def traced(
-    name: str, traceparent: str | None, give: Callable[[Span], None], random: Callable[[int], bytes]
-) -> Iterator[Span]:
-    """A new trace, or the caller's if `traceparent` (W3C) says which. One that is malformed is ignored."""
-    found = TRACEPARENT.fullmatch(traceparent) if traceparent else None
-    trace, parent = (int(found[1], 16), int(found[2], 16)) if found else (NO_ID, NO_ID)
-    if NO_ID in (trace, parent):  # the standard forbids zeros
-        trace, parent = _id(random, 16), NO_ID
-    root = Span(name, trace, _id(random, 8), parent, time.time_ns(), server=True)
-    with _Open(Trace(give, random, root, root, [MOST_SPANS]), root):
+def opened(maker: Maker, root: Span) -> Iterator[Span]:
+    """The operation that `root` stands for, until it leaves."""
+    with _Open(Trace(maker, root, root, [MOST_SPANS])):
         yield root
-
-
-def _id(random: Callable[[int], bytes], size: int) -> int:
-    return int.from_bytes(random(size), "big") or 1

@@ -7,16 +7,20 @@ import io
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
 
 from support.workbench import ADMIN, Bench
 from valkyrie.control.cli.telemetry import body, view
 from valkyrie.control.errors import InvalidInput
 from valkyrie.control.telemetry import logs
-from valkyrie.control.telemetry.spans import MOST_SPANS, Span, note, resumed, span, traced, under_way
+from valkyrie.control.telemetry.spans import MOST_SPANS, note, resumed, span, under_way
+from valkyrie.control.telemetry.tracing import Tracing
 
 
 @pytest.fixture
@@ -35,13 +39,17 @@ def random(size: int) -> bytes:
     return bytes([7]) * size
 
 
+def traced(parent: str | None, give: Callable[[ReadableSpan], None]) -> AbstractContextManager[object]:
+    return Tracing(give, random, Resource({})).operation("root", parent)
+
+
 def test_json_lines_hold_what_programs_need(stream: io.StringIO) -> None:
     logs.set_up("info", "json", stream)
     try:
         int("bad\nthing")
     except ValueError:
         logging.getLogger("valkyrie.control.x").exception("a %s", "line\nmore")
-    with traced("PUT /x", None, lambda one: None, random):
+    with traced(None, lambda one: None):
         logging.getLogger("valkyried").warning("inside")
     first, second = (json.loads(line) for line in stream.getvalue().splitlines())
     assert (first["level"], first["logger"], first["message"]) == (
@@ -106,10 +114,10 @@ def test_a_span_outside_of_a_trace_takes_less_than_a_microsecond() -> None:
 
 
 def test_spans_nest_fail_and_are_bounded() -> None:
-    given: list[Span] = []
+    given: list[ReadableSpan] = []
 
     def operation() -> None:
-        with traced("root", None, given.append, random):
+        with traced(None, given.append):
             note("valkyrie.audit.id", 7)
             for _ in range(MOST_SPANS + 9):
                 with span("part"):
@@ -120,22 +128,23 @@ def test_spans_nest_fail_and_are_bounded() -> None:
         operation()
     assert len(given) == MOST_SPANS + 1
     root = given[-1]
-    assert (root.name, root.error, root.attributes) == ("root", "KeyError", {"valkyrie.audit.id": 7})
-    assert {one.parent for one in given[:-1]} == {root.span_id}
-    assert all(one.ended >= one.began for one in given)
+    assert (root.name, root.status.description) == ("root", "KeyError")
+    assert (root.attributes, root.events) == ({"valkyrie.audit.id": 7}, ())
+    assert all(one.parent == root.context for one in given[:-1])
+    assert all((one.end_time or 0) >= (one.start_time or 1) for one in given)
     assert under_way() is None
 
 
 def test_work_that_goes_on_later_belongs_to_its_operation() -> None:
-    given: list[Span] = []
-    with traced("root", None, given.append, random):
+    given: list[ReadableSpan] = []
+    with traced(None, given.append):
         trace = under_way()
     with resumed(trace, "store.policy"):
         pass
     with resumed(None, "store.policy"):
         pass
     assert [one.name for one in given] == ["root", "store.policy"]
-    assert given[1].parent == given[0].span_id
+    assert given[1].parent == given[0].context
 
 
 @pytest.mark.parametrize(
@@ -143,10 +152,10 @@ def test_work_that_goes_on_later_belongs_to_its_operation() -> None:
     ["", "x", f"00-{'0' * 32}-{'1' * 16}-01", f"00-{'1' * 32}-{'0' * 16}-01", f"00-{'G' * 32}-{'1' * 16}-01"],
 )
 def test_a_traceparent_that_is_none_begins_a_trace_of_its_own(parent: str) -> None:
-    given: list[Span] = []
-    with traced("root", parent, given.append, random):
+    given: list[ReadableSpan] = []
+    with traced(parent, given.append):
         pass
-    assert (given[0].trace_id, given[0].parent) == (int("07" * 16, 16), 0)
+    assert (given[0].context.trace_id, given[0].parent) == (int("07" * 16, 16), None)
 
 
 def test_the_command_line_says_none_to_take_a_setting_away() -> None:

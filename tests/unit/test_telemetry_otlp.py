@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager
@@ -12,6 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsPartialSuccess,
+    ExportMetricsServiceResponse,
+)
+from opentelemetry.sdk.metrics.export import MetricsData
+from opentelemetry.sdk.trace import ReadableSpan
 
 from support.certs import make_certs
 from support.otlp import Collector, grpc_collector, holds, http_collector, talks, until
@@ -20,10 +28,10 @@ from support.workbench import ADMIN, WEB, Bench
 from valkyrie.control.cli.client import Client
 from valkyrie.control.config import Settings
 from valkyrie.control.errors import Conflict, InvalidInput
-from valkyrie.control.telemetry.channel import ExportError, HttpChannel, parse_headers
+from valkyrie.control.telemetry.channel import ExportError, Payload, parse_headers
 from valkyrie.control.telemetry.courier import END_S, MOST_SPANS, Courier
 from valkyrie.control.telemetry.meters import ExportMeter
-from valkyrie.control.telemetry.spans import Span
+from valkyrie.control.telemetry.over_http import HttpChannel
 
 SECRET = b"authorization=Bearer%20wordy-secret"
 
@@ -119,6 +127,17 @@ async def test_no_span_is_made_unless_traces_are_asked_for(bench: Bench) -> None
                 assert root is None
 
 
+def test_the_daemon_starts_without_the_libraries_of_telemetry() -> None:
+    ask = (
+        "import sys, valkyrie.control.api.app, valkyrie.control.daemon, valkyrie.control.telemetry.runtime\n"
+        "print(sorted({'opentelemetry', 'requests', 'grpc'} & set(sys.modules)))"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", ask], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (told.stdout, told.stderr) == ("[]\n", "")
+
+
 async def test_what_was_set_lasts_and_reset_goes_back(bench: Bench) -> None:
     with http_collector() as there:
         await enable(bench, there.url)
@@ -185,6 +204,39 @@ async def test_a_collector_that_refuses_is_told_in_status_and_tried_again(
             await holds(lambda: bench.service.telemetry.status()["state"] == "ok")
 
 
+def test_a_delivery_that_fails_is_not_repeated_before_its_pause_is_over() -> None:
+    with http_collector() as there:
+        there.status = 503
+        channel = HttpChannel(there.url, (), None)
+        with pytest.raises(ExportError, match="HTTP 503"):
+            channel.send("metrics", MetricsData([]), 5)
+        channel.close()
+        assert there.requests == 1
+
+
+def test_what_a_collector_refuses_of_a_batch_is_told() -> None:
+    with http_collector() as there:
+        refusal = ExportMetricsPartialSuccess(rejected_data_points=3)
+        there.garbage = ExportMetricsServiceResponse(partial_success=refusal).SerializeToString()
+        channel = HttpChannel(there.url, (), None)
+        with pytest.raises(ExportError, match="refused 3 of the metrics"):
+            channel.send("metrics", MetricsData([]), 5)
+        channel.close()
+
+
+def test_neither_proxies_nor_passwords_of_the_surroundings_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login who password wordy")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    with http_collector() as there:
+        channel = HttpChannel(there.url, (), None)
+        channel.send("metrics", MetricsData([]), 5)
+        channel.close()
+    assert "authorization" not in there.headers[-1]
+
+
 async def test_a_busy_collector_is_left_alone_for_as_long_as_it_asks(bench: Bench) -> None:
     with http_collector() as there:
         there.status, there.answer_headers = 429, {"retry-after": "3"}
@@ -215,7 +267,7 @@ def test_a_collector_that_never_ends_its_answer_is_cut_off_in_time(say: bytes) -
         channel = HttpChannel(url, (), None)
         began = time.monotonic()
         with pytest.raises(ExportError, match=r"did not answer within 0\.5 s"):
-            channel.send("metrics", b"", 0.5)
+            channel.send("metrics", MetricsData([]), 0.5)
         assert time.monotonic() - began < 2
 
 
@@ -240,34 +292,32 @@ class Stuck:
     """A channel that fails until it is let go."""
 
     def __init__(self) -> None:
-        self.taken: list[bytes] = []
+        self.taken: list[str] = []
         self.error: ExportError | None = ExportError("away")
 
-    def send(self, signal: str, message: bytes, timeout_s: float) -> None:
+    def send(self, signal: str, payload: Payload, timeout_s: float) -> None:
         if self.error is not None:
             raise self.error
-        self.taken.append(message)
+        assert not isinstance(payload, MetricsData)
+        self.taken += [one.name for one in payload]
 
     def close(self) -> None:
         """Nothing."""
 
 
-def a_span(number: int) -> Span:
-    return Span(str(number), 1, number + 1, 0, 0)
+def a_span(number: int) -> ReadableSpan:
+    return ReadableSpan(str(number))
 
 
 def test_spans_wait_for_a_collector_that_comes_back_and_what_is_too_much_is_counted() -> None:
     channel, meter = Stuck(), ExportMeter()
-    courier = Courier(
-        lambda: channel, lambda spans: b",".join(one.name.encode() for one in spans), meter,
-        timeout_s=1, wall=time.time,
-    )  # fmt: skip
+    courier = Courier(lambda: channel, meter, timeout_s=1, wall=time.time)
     for number in range(MOST_SPANS + 10):
         courier.give_span(a_span(number))
     until(lambda: courier.delivery.problem)
     channel.error = None
-    until(lambda: len(b",".join(channel.taken).split(b",")) == MOST_SPANS)
-    assert b",".join(channel.taken).split(b",") == [str(n).encode() for n in range(MOST_SPANS)]
+    until(lambda: len(channel.taken) == MOST_SPANS)
+    assert channel.taken == [str(number) for number in range(MOST_SPANS)]
     (_, spans) = meter.figures()
     assert (spans.delivered, spans.dropped) == (MOST_SPANS, 10)
     courier.end()
@@ -276,7 +326,7 @@ def test_spans_wait_for_a_collector_that_comes_back_and_what_is_too_much_is_coun
 def test_spans_that_are_refused_for_good_are_counted_and_not_sent_again() -> None:
     channel, meter = Stuck(), ExportMeter()
     channel.error = ExportError("refused", permanent=True)
-    courier = Courier(lambda: channel, lambda spans: b"x", meter, timeout_s=1, wall=time.time)
+    courier = Courier(lambda: channel, meter, timeout_s=1, wall=time.time)
     courier.give_span(a_span(1))
     until(lambda: courier.delivery.problem)
     (_, spans) = meter.figures()
@@ -287,10 +337,10 @@ def test_spans_that_are_refused_for_good_are_counted_and_not_sent_again() -> Non
 def test_what_waits_is_sent_at_the_end() -> None:
     channel, meter = Stuck(), ExportMeter()
     channel.error = None
-    courier = Courier(lambda: channel, lambda spans: b"span", meter, timeout_s=1, wall=time.time)
+    courier = Courier(lambda: channel, meter, timeout_s=1, wall=time.time)
     courier.give_span(a_span(1))
     courier.end()
-    assert channel.taken == [b"span"]
+    assert channel.taken == ["1"]
 
 
 @pytest.mark.parametrize("text", ["novalue", "a b=c", "x=\u00e9", "x=a%0d%0aevil: 1", "=x"])
