@@ -46,6 +46,14 @@ def test_the_embedded_store_serves_with_no_settings_but_its_path(appliance: Appl
     assert appliance.stop() == 0
 
 
+def test_a_first_start_with_the_kernels_table_switches_to_no_other_store(appliance: Appliance) -> None:
+    appliance.configure(**stores(appliance, mode="yggdrasil", fallback_chain=["embedded"]))
+    appliance.start()
+    until(lambda: in_use(appliance) is not None)
+    assert in_use(appliance) == "yggdrasil"
+    assert appliance.done("GET", "/v1/store")["switch_overs"] == 0
+
+
 def test_packets_and_calls_take_from_one_bucket_of_the_kernels_table(appliance: Appliance) -> None:
     appliance.configure(**stores(appliance, mode="yggdrasil", fallback_chain=["embedded"]))
     appliance.start()
