@@ -54,8 +54,10 @@ def _durable(manager: HybridStoreManager) -> DurableStore:
 
 
 def _hosts_secrets(settings: Settings) -> Secrets:
-    from valkyrie.control.credentials.store import CredentialStore  # noqa: PLC0415 - not with own secrets
+    from valkyrie.control.credentials.followed import Followed  # noqa: PLC0415 - not with own secrets
+    from valkyrie.control.credentials.store import CredentialStore  # noqa: PLC0415
     from valkyrie.control.credentials.vault import Vault  # noqa: PLC0415
 
     given = os.environ.get("CREDENTIALS_DIRECTORY")
-    return CredentialStore(Vault(settings.state_dir, Path(given) if given else None, os.urandom), time.time)
+    vault = Vault(settings.state_dir, Path(given) if given else None, os.urandom)
+    return Followed(CredentialStore(vault, time.time))

@@ -233,7 +233,10 @@ ROUTES: tuple[Route, ...] = (
     Route("DELETE", "/v1/nics/{nic}", "Stop policing a NIC", detach),
     Route(
         "GET", "/v1/top", "Rates of the limits, and who is dropped most", top,
-        query={"count": f"so many talkers, up to {MOST_TALKERS}", "limit": "talkers of this limit or reason alone"},
+        query={
+            "count": f"so many talkers, up to {MOST_TALKERS}",
+            "limit": "talkers of this limit or reason alone",
+        },
     ),
     Route("GET", "/v1/events", "Drops and notes as they happen", events, stream=True),
     Route(

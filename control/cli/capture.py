@@ -3,6 +3,7 @@
 
 import base64
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,6 +73,8 @@ def opened(path: str) -> Iterator[BinaryIO]:
         # A link that somebody laid in a shared folder must not lead root's writing elsewhere.
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
         file = os.fdopen(os.open(path, flags, 0o600), "wb")
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # no pipe, no device
+            os.fchmod(file.fileno(), 0o600)  # one that was there keeps its mode otherwise
     except OSError as error:
         raise InvalidInput(f"cannot write {path}: {error.strerror}", "choose another file", "-w") from error
     with file:

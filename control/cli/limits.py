@@ -65,6 +65,8 @@ def action_of(limit: dict[str, Any]) -> str:
 
 
 def match_of(limit: dict[str, Any]) -> str:
+    if limit["key"] == "id":
+        return "no packet, only calls"
     return limit["match"] or "everything"
 
 

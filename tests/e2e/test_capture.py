@@ -65,6 +65,7 @@ def comments(path: Path, *names: str) -> list[list[str]]:
 @pytest.mark.skipif(TSHARK is None, reason="tshark is not installed")
 def test_drops_are_written_as_tshark_reads_them(appliance: Appliance, way: Way, tmp_path: Path) -> None:
     path = tmp_path / "drops.pcapng"
+    path.touch(mode=0o644)
     before = time.time()
     _, said = fed(way, ctl(appliance, "capture", "--limit", "slow", "--count", "7", "-w", str(path)))
     assert said == b"7 packets\n"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -20,8 +21,10 @@ from valkyrie.adapters.errors import AuthenticationFailed, ConsistencyError
 from valkyrie.adapters.limit import Limit
 from valkyrie.adapters.redis import RedisAdapter
 from valkyrie.adapters.resp.adapter import RespAdapter
+from valkyrie.adapters.secrets import Secrets
 from valkyrie.adapters.settings import RedisSettings, ValkeySettings
 from valkyrie.adapters.valkey import ValkeyAdapter
+from valkyrie.control.credentials.followed import Followed
 from valkyrie.control.credentials.store import CredentialStore
 from valkyrie.control.credentials.vault import Vault
 from valkyrie.control.errors import Conflict, Unavailable
@@ -57,7 +60,7 @@ async def credentials(tmp_path: Path) -> CredentialStore:
 
 
 @asynccontextmanager
-async def adapter_of(own: Server, credentials: CredentialStore) -> AsyncIterator[RespAdapter]:
+async def adapter_of(own: Server, credentials: Secrets) -> AsyncIterator[RespAdapter]:
     given = {"url": own.url, "username": "app", "credential": NAME, "pool_size": 8, "coalesce": False}
     made: RespAdapter
     if own.kind == "redis":
@@ -134,6 +137,51 @@ async def test_under_load_no_call_fails_and_no_connection_is_lost(
         await load.some()
         assert connections(own) == before
         await load.done()
+
+
+async def taken(own: Server, since: int, count: int) -> None:
+    """Until so many connections have authenticated anew."""
+    async with asyncio.timeout(30):
+        while auths(own) < since + count:  # noqa: ASYNC110 - the server tells nobody
+            await asyncio.sleep(0.01)
+
+
+async def test_an_application_follows_what_another_process_rotates(
+    own: Server, credentials: CredentialStore, tmp_path: Path
+) -> None:
+    theirs = Followed(CredentialStore(Vault(tmp_path, None, os.urandom), time.time), poll_s=0.05)
+    async with adapter_of(own, theirs) as adapter:
+        load = Load(adapter)
+        await load.some()
+        before, authenticated = connections(own), auths(own)
+        await credentials.rotate(NAME, SECOND)
+        await taken(own, authenticated, len(before))
+        own.run("ACL", "SETUSER", "app", f"<{FIRST.decode()}")
+        await load.some()
+        assert connections(own) == before
+        await load.done()
+        own.run("CLIENT", "KILL", "USER", "app")
+        assert await adapter.get("k0") == b"value"
+        assert not connections(own) & before
+
+
+async def test_an_application_that_lost_its_password_recovers_when_the_new_one_is_set(
+    own: Server, credentials: CredentialStore, tmp_path: Path
+) -> None:
+    theirs = Followed(CredentialStore(Vault(tmp_path, None, os.urandom), time.time), poll_s=0.05)
+    async with adapter_of(own, theirs) as adapter:
+        own.run("ACL", "SETUSER", "app", f"<{FIRST.decode()}")
+        own.run("CLIENT", "KILL", "USER", "app")
+        with pytest.raises(AuthenticationFailed):
+            await adapter.get("k")
+        await credentials.set(NAME, SECOND)
+        async with asyncio.timeout(30):
+            while True:
+                with contextlib.suppress(AuthenticationFailed):
+                    await adapter.set("k", b"again")
+                    break
+                await asyncio.sleep(0.02)
+        assert await adapter.get("k") == b"again"
 
 
 async def test_there_and_back_again_many_times(own: Server, credentials: CredentialStore) -> None:
