@@ -121,9 +121,15 @@ def test_who_is_killed_leaves_nothing_armed(appliance: Appliance, way: Way) -> N
 
     running = [start() for _ in range(abi.CAPTURES)]
 
+    def going(one: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+        if one.poll() is None:
+            return one
+        one.communicate()
+        return start()
+
     def all_taken() -> bool:
         # Asking takes a place for a moment, which one of the others may have found missing.
-        running[:] = [one if one.poll() is None else start() for one in running]
+        running[:] = map(going, running)
         return "4 captures are under way" in of_nothing(appliance)
 
     try:
