@@ -36,7 +36,7 @@ class DurableStore(Protocol):
     """
 
     async def claim(self, node: str, token: str, *, takeover: bool = False, silent_s: float = 10.0) -> Owner:
-        """Become the owner. Raises ConsistencyError naming the present one, unless it has the same token, has
+        """Become the owner. Raises OwnedByAnother naming the present one, unless it has the same token, has
         been silent for `silent_s`, or `takeover` is given.
         """
         ...

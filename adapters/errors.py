@@ -73,6 +73,10 @@ class ConsistencyError(StoreError):
     code = "store-consistency"
 
 
+class OwnedByAnother(ConsistencyError):  # noqa: N818 the API's word
+    """Another appliance has the name, or has decided something else under it: nothing is written."""
+
+
 class OutcomeUnknown(StoreError):  # noqa: N818 the API's word
     """A call that must not be repeated was sent and no answer came: it took effect once, or not at all."""
 

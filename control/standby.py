@@ -200,6 +200,7 @@ class Standby:
     def begin(self) -> None:
         """What goes with a changed role."""
         self._problem = ""
+        self._sync.role_changed()
         self._looked.clear()
         self._moved()
         self._changed.set()

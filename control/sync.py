@@ -21,7 +21,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from valkyrie.adapters.durable import Owner
-from valkyrie.adapters.errors import ConsistencyError, StoreConnectionError, StoreUnavailable
+from valkyrie.adapters.errors import ConsistencyError, OwnedByAnother, StoreConnectionError, StoreUnavailable
 from valkyrie.adapters.naming import appliance_of
 from valkyrie.adapters.secrets import Secrets
 from valkyrie.adapters.settings import StoreSettings
@@ -140,13 +140,13 @@ class Sync:
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except LaterVersion as error:
-            self._owner = None
-            self._standing.now("refused", str(error), self._backend)
-        except ConsistencyError as error:
+        except OwnedByAnother as error:
             self._owner = None
             follow = f"`valkyrie-ctl standby follow {self._appliance}` has this one follow"
             self._standing.now("refused", f"{error}; {follow}", self._backend)
+        except ConsistencyError as error:  # written by a later version, or damaged
+            self._owner = None
+            self._standing.now("refused", str(error), self._backend)
         except (StoreConnectionError, StoreUnavailable) as error:
             # The server may have been restarted from an older copy: what it was told is in doubt.
             if self._rounds is not None:
@@ -181,7 +181,7 @@ class Sync:
             await self._end(self._store, last_round=False)
         self._store = self._owner = None
         self._settings, self._route = self._core.settings.store, self._core.route
-        self._standing.phase = "starting"
+        self._standing.begin()
         self._standing.say(
             f"state is to be kept in the store {self._backend} as {self._appliance} from now on"
         )
@@ -281,7 +281,14 @@ class Sync:
         await self.close()
         self._owner = self._rounds = self._under_way = None
         self._due, self._reclaimed = NEVER, False
-        self._standing.phase = "starting"
+        self._standing.begin()
+
+    def role_changed(self) -> None:
+        """What was refused under the former name says nothing of the next. While all is well the standing
+        stays: the farewell under the former name goes by it.
+        """
+        if not self._standing.ok:
+            self._standing.begin()
 
     async def close(self) -> None:
         """The last round and farewell, END_S at most. Again: nothing."""

@@ -7,7 +7,7 @@ import sqlite3
 from dataclasses import dataclass
 
 from valkyrie.adapters.durable import Owner
-from valkyrie.adapters.errors import ConsistencyError
+from valkyrie.adapters.errors import ConsistencyError, OwnedByAnother
 
 NS_A_SECOND = 1_000_000_000
 
@@ -42,7 +42,7 @@ class Ownership:
     def claim(self, node: str, token: str, takeover: bool, silent_s: float) -> Owner:
         present = self.owner()
         if present is not None and present.token != token and not takeover and present.silent_s < silent_s:
-            raise ConsistencyError(
+            raise OwnedByAnother(
                 f"{present.node} syncs under this appliance's name, heard of {present.silent_s:.1f} s ago",
                 "give each appliance a name of its own (store.name), stop the other one, or take over",
             )
@@ -57,7 +57,7 @@ class Ownership:
         present = self.owner()
         if present is None or present.token != token:
             who = "nobody does" if present is None else f"{present.node} does"
-            raise ConsistencyError(
+            raise (ConsistencyError if present is None else OwnedByAnother)(
                 f"this node syncs under the appliance's name no more: {who}", "claim the name again"
             )
 

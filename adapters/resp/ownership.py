@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from valkyrie.adapters.durable import Owner
-from valkyrie.adapters.errors import ConsistencyError
+from valkyrie.adapters.errors import ConsistencyError, OwnedByAnother
 from valkyrie.adapters.naming import SHARDS, claim_key, owner_key
 from valkyrie.adapters.resp.client import RespClient
 from valkyrie.adapters.resp.scripts import CLAIM, OWNERS, RELEASE, RENEW, Script
@@ -62,8 +62,8 @@ class Ownership:
                 raise self._taken(answer[1].decode(errors="replace"), "since this moment")
         return Owner(token, node, epoch, 0.0)
 
-    def _taken(self, node: str, when: str) -> ConsistencyError:
-        return ConsistencyError(
+    def _taken(self, node: str, when: str) -> OwnedByAnother:
+        return OwnedByAnother(
             f"{node} syncs under the name {self._appliance}, {when}",
             "give each appliance a name of its own (store.name), stop the other one, or take over",
         )
@@ -89,7 +89,7 @@ class Ownership:
                 "claim the name again and write everything",
             )
         does = "nobody does" if why == "released" else f"{who[0]} does"
-        raise ConsistencyError(
+        raise (ConsistencyError if why == "released" else OwnedByAnother)(
             f"this node syncs under the name {self._appliance} no more: {does}", "claim the name again"
         )
 

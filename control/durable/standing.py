@@ -14,8 +14,8 @@ VERBS = {"away": "is away", "refused": "does not take this appliance's state"}
 
 
 class Standing:
-    """`away`: the store is not reached. `refused`: another writes there, or a later version has written.
-    `tell(kind, what)` shows a note to those who follow the events.
+    """`away`: the store is not reached. `refused`: another writes there, a later version has written, or
+    what it holds is damaged. `tell(kind, what)` shows a note to those who follow the events.
     """
 
     def __init__(self, tell: Callable[[str, str], None]) -> None:
@@ -26,6 +26,10 @@ class Standing:
     @property
     def ok(self) -> bool:
         return self.phase == "ok"
+
+    def begin(self) -> None:
+        """Another store, or another name: what was found before is over."""
+        self.phase, self.problem = "starting", ""
 
     def now(self, phase: Phase, problem: str, store: str) -> None:
         before, self.phase, self.problem = self.phase, phase, problem

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from valkyrie.adapters.durable import DurableStore
 from valkyrie.adapters.errors import (
     ConsistencyError,
+    OwnedByAnother,
     StoreConnectionError,
     StoreTimeout,
     StoreUnavailable,
@@ -112,7 +113,7 @@ async def raise_counters(store: DurableStore, world: World, limit_stats: Array) 
 
 
 async def refuse_rival(content: bytes | None, world: World, machine: str, name: str) -> None:
-    """Raises ConsistencyError if `content` is what another machine decided under this name, and is not what
+    """Raises OwnedByAnother if `content` is what another machine decided under this name, and is not what
     is in force here: a newer policy is not written over by one that was away meanwhile.
     """
     if content is None:
@@ -126,7 +127,7 @@ async def refuse_rival(content: bytes | None, world: World, machine: str, name: 
     now = time.time()
     if kept.machine in {machine, ""} or _lasting(kept.desired, now) == _lasting(world.desired, now):
         return
-    raise ConsistencyError(
+    raise OwnedByAnother(
         f"another machine has written a policy under the name {name}, which is not the one in force here",
         "it is not written over",
     )

@@ -27,6 +27,7 @@ class Credentials:
 
     `as_read` are the settings as last read, of which some wait for the next start: what they name is in
     use as well as what those in force name. `users` give settings that are changed while the daemon runs.
+    `on_set` is called when a credential was set.
     """
 
     def __init__(self, core: Core, random_bytes: RandomBytes) -> None:
@@ -34,6 +35,7 @@ class Credentials:
         self._core = core
         self.as_read: BaseModel = core.settings
         self.users: list[Callable[[], BaseModel]] = []
+        self.on_set: list[Callable[[], None]] = []
         self.store = CredentialStore(
             Vault(core.settings.state_dir, Path(given) if given else None, random_bytes), core.clock.wall
         )
@@ -72,6 +74,8 @@ class Credentials:
         checked_value(value)
         await self._note(actor, "creds.set", name)
         made, complaints = await self.store.set(name, value)
+        for tell in self.on_set:
+            tell()
         return {"name": name, "version": made.version, "complaints": complaints}
 
     async def rotate(self, actor: Actor, name: str, value: bytes) -> dict[str, Any]:

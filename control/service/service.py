@@ -60,6 +60,7 @@ class Service:
         self.keeping: Keeping = NotKept()
         self.standby: Standby | None = None
         self.stores = Stores(self.core, self.hub.tell, self.credentials.store)
+        self.credentials.on_set.append(self.stores.try_again)
         self.telemetry = Telemetry(
             self.core, self.credentials.store, self.meters, lambda: take(self), RANDOM_BYTES
         )

@@ -128,6 +128,12 @@ class Stores:
             self._settings = settings
             self._changed.set()
 
+    def try_again(self) -> None:
+        """A credential has come: settings that were refused without it may do."""
+        if self._problem:
+            self._problem = "starting"
+            self._changed.set()
+
     def chain(self) -> tuple[ChainStatus | None, str]:
         """How the chain stands, None if it has not started; and what is wrong with it."""
         return (None if self._manager is None else self._manager.status()), self._problem

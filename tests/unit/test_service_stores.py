@@ -125,3 +125,16 @@ async def test_the_check_names_what_is_wrong_and_disturbs_nothing(tmp_path: Path
         )
         assert (redis["ok"], redis["steps"][-1]["state"]) == (False, "fail")
         assert in_use(service) == "embedded"
+
+
+async def test_a_credential_that_comes_is_tried_at_once(tmp_path: Path) -> None:
+    lacking = {"mode": "valkey", "valkey": {"url": "valkey://127.0.0.1:1", "credential": "late"}}
+    async with served(tmp_path, **lacking) as service:
+        await until(lambda: "there is no credential late" in service.stores.status()["problem"])
+        await service.credentials.put(DAEMON, "late", b"word")
+        assert "there is no credential" not in service.stores.status()["problem"]
+        await until(
+            lambda: (
+                not service.stores.status()["problem"] or "127.0.0.1:1" in service.stores.status()["problem"]
+            )
+        )

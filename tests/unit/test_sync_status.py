@@ -41,3 +41,10 @@ def test_a_change_is_told_once_and_the_problem_is_always_the_latest() -> None:
     standing.now("ok", "", "redis")
     assert len(told) == 2
     assert standing.problem == ""
+
+
+def test_a_standing_that_begins_anew_keeps_no_problem_of_before() -> None:
+    standing = Standing(lambda kind, what: None)
+    standing.now("refused", "edge-2 syncs under the name edge", "redis")
+    standing.begin()
+    assert (standing.phase, standing.problem) == ("starting", "")
