@@ -4,12 +4,23 @@
 from __future__ import annotations
 
 import re
+import stat
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from valkyrie.adapters.errors import StoreConfigurationError
+from valkyrie.adapters.resp.address import SENTINEL_PORT, Target, parse_endpoint, parse_url
 from valkyrie.control.credentials.words import NAME
 
 Backend = Literal["redis", "valkey", "yggdrasil", "embedded"]
@@ -53,6 +64,10 @@ def _encrypted(text: str) -> str:
 def _node(node: str) -> str:
     if "@" in node:
         raise ValueError("is host:port, without user or password: write `credential: NAME` beside `nodes`")
+    try:
+        parse_endpoint(node, SENTINEL_PORT)
+    except StoreConfigurationError:
+        raise ValueError("is not host:port: as sentinel-1:26379") from None
     return node
 
 
@@ -65,6 +80,30 @@ def _name(name: str) -> str:
     return name
 
 
+def _parsed(url: str) -> Target:
+    try:
+        return parse_url(url)
+    except StoreConfigurationError as error:
+        raise ValueError(str(error)) from None
+
+
+def _check_file(path: Path, *, private: bool) -> None:
+    """Raises ValueError for a file that cannot be used, and for a private one that others can read."""
+    try:
+        if not path.is_file():
+            raise ValueError(f"there is no file {path}")
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(path.stat().st_mode)
+            file.read(1)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    if private and mode & 0o077:
+        raise ValueError(f"others can read {path} (mode {mode:04o}): run `chmod 600 {path}`")
+
+
+CHECK_FILES = {"check_files": True}
+"""Context of a validation by who will use the files, and may read them."""
+
 Url = Annotated[str, Field(max_length=1024), AfterValidator(_no_secret)]
 CredentialName = Annotated[str, AfterValidator(_name)]
 
@@ -76,6 +115,13 @@ class TlsSettings(_Section):
     certificate: Path | None = Field(None, description="PEM chain that this client shows (mTLS)")
     private_key: Path | None = Field(None, description="PEM of its key; mode 0600")
     server_name: str | None = Field(None, description="the name to check, if not the URL's host")
+
+    @field_validator("ca", "certificate", "private_key")
+    @classmethod
+    def _usable(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if path is not None and info.context and info.context.get("check_files"):
+            _check_file(path, private=info.field_name == "private_key")
+        return path
 
     @model_validator(mode="after")
     def _both(self) -> Self:
@@ -135,10 +181,29 @@ class RespSettings(_Section):
             raise ValueError("credential and password_encrypted exclude each other")
         return self
 
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        target = _parsed(self.url)
+        unix = target.address.path is not None
+        if self.cluster_mode and (unix or target.database):
+            raise ValueError("url: a cluster is reached over TCP and has database 0 only")
+        if unix and self.tls:
+            raise ValueError("tls: a Unix socket has none; leave it out, or use a URL with a host")
+        bare = self.credential is None and self.password_encrypted is None
+        if bare and target.username is not None:
+            raise ValueError(
+                "url has a user name and there is no `credential`: if it is the password, take it out and "
+                "run `valkyrie-ctl creds set NAME`; write `credential: NAME` beside the url"
+            )
+        if bare and self.username is not None:
+            raise ValueError("username without a password: name a `credential` beside it")
+        return self
+
 
 def _scheme(url: str, known: tuple[str, ...]) -> str:
     if urlsplit(url).scheme not in known:
         raise ValueError(f"must begin with {', '.join(f'{scheme}://' for scheme in known)}")
+    _parsed(url)
     return url
 
 

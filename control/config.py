@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from valkyrie.adapters.notify.settings import NotifySettings
-from valkyrie.adapters.settings import StoreSettings, SyncSettings
+from valkyrie.adapters.settings import CHECK_FILES, StoreSettings, SyncSettings
 from valkyrie.control.alerts.settings import AlertSettings
 from valkyrie.control.errors import InvalidInput
 from valkyrie.control.prefix import canonical_prefix
@@ -41,6 +41,13 @@ def _prefix(text: str) -> str:
         return canonical_prefix(text)
     except InvalidInput as error:
         raise ValueError(str(error)) from error
+
+
+class WrongSettings(InvalidInput):
+    """A line of the settings is wrong; its text says which, to logs and to applications."""
+
+    def __str__(self) -> str:
+        return f"{self.what} ({self.where}); {self.hint}"
 
 
 class _Section(BaseModel):
@@ -136,10 +143,11 @@ class Settings(_Section):
         return self.state_dir / "state.db"
 
 
-def load_settings(path: Path | None = None) -> Settings:
+def load_settings(path: Path | None = None, *, check_files: bool = False) -> Settings:
     """Settings from `path`, else from $VALKYRIE_CONFIG, else from the default place if it exists.
 
-    Raises InvalidInput naming line and field, also when a file that was named cannot be read.
+    `check_files`: those that they name must be usable too. Raises InvalidInput naming line and field, also
+    when a file that was named cannot be read.
     """
     named = path or (Path(os.environ["VALKYRIE_CONFIG"]) if os.environ.get("VALKYRIE_CONFIG") else None)
     if named is None and not DEFAULT_PATH.exists():
@@ -155,10 +163,10 @@ def load_settings(path: Path | None = None) -> Settings:
         ) from error
     if len(raw) > MAX_SETTINGS_BYTES:
         raise InvalidInput(f"{target} is larger than {MAX_SETTINGS_BYTES} bytes", "settings are short")
-    return parse_settings(raw, str(target))
+    return parse_settings(raw, str(target), check_files=check_files)
 
 
-def parse_settings(raw: bytes, origin: str) -> Settings:
+def parse_settings(raw: bytes, origin: str, *, check_files: bool = False) -> Settings:
     """Settings from YAML text. `origin` is the file name that errors show. Raises InvalidInput."""
     # Here, because only a start with a settings file pays for the YAML library.
     from ruamel.yaml import YAML  # noqa: PLC0415
@@ -172,20 +180,20 @@ def parse_settings(raw: bytes, origin: str) -> Settings:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         problem = getattr(error, "problem", None) or "not YAML"
         where = f"line {mark.line + 1}" if mark is not None else ""
-        raise InvalidInput(f"{origin}: {problem}", "correct the YAML syntax there", where=where) from error
+        raise WrongSettings(f"{origin}: {problem}", "correct the YAML syntax there", where=where) from error
     if document is None:
         return Settings()
     if not isinstance(document, dict):
-        raise InvalidInput(
+        raise WrongSettings(
             f"{origin} holds no `name: value` lines", "see the settings reference", where="line 1"
         )
     try:
-        return Settings.model_validate(document)
+        return Settings.model_validate(document, context=CHECK_FILES if check_files else None)
     except ValidationError as error:
         first = _meant(error)
         path = _written(first)
         field = _dotted(path)
-        raise InvalidInput(
+        raise WrongSettings(
             f"{origin}: {_reason(first['type'], first['msg'], field)}",
             _unknown_hint(path) if first["type"] == "extra_forbidden" else f"correct {field}",
             where=f"line {_line_of(document, path)}, field {field}",

@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     path = parser.parse_args(arguments).config
     forbid_core_dumps()
     try:
-        settings = load_settings(path)
+        settings = load_settings(path, check_files=True)
         logs.set_up(settings.log, settings.log_format)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(settings, path))
@@ -163,7 +163,7 @@ def _spawn(running: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) ->
 async def _reload(service: Service, path: Path | None) -> None:
     """Read the settings again. Wrong ones are said and the old ones stay in force."""
     try:
-        waiting = await service.reload(load_settings(path))
+        waiting = await service.reload(load_settings(path, check_files=True))
     except ValkyrieError as error:
         log.error("settings not reloaded: %s", error)  # noqa: TRY400 - no bug, so no traceback
         return

@@ -43,7 +43,8 @@ def parse_url(url: str) -> Target:
         parts = urlsplit(url)
         port = parts.port or DEFAULT_PORT
     except ValueError as error:
-        raise StoreConfigurationError(f"the store's URL is no URL: {error}") from error
+        # Its message would quote the URL, and what may stand in it.
+        raise StoreConfigurationError("the store's URL is no URL", "as redis://host:6379") from error
     query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     database = query.pop("db", "0")
     unix = parts.scheme == "unix"
@@ -54,10 +55,14 @@ def parse_url(url: str) -> Target:
             f"the store's URL has unknown words: {', '.join(sorted(query))}", "only `db` is known there"
         )
     if not database.isdecimal() or int(database) > 1 << 20:
-        raise StoreConfigurationError(f"no number of a database: {database[:32]!r}", "as redis://host:6379/0")
+        raise StoreConfigurationError(
+            "the store's URL does not end in the number of a database", "as redis://host:6379/0"
+        )
     address = Address(path=unquote(parts.path)) if unix else Address(parts.hostname or "localhost", port)
-    if unix and not parts.path:
-        raise StoreConfigurationError("the store's URL names no socket", "as unix:///run/valkey.sock")
+    if unix and (parts.hostname or not parts.path.startswith("/")):
+        raise StoreConfigurationError(
+            "the store's URL names no absolute path of a socket", "as unix:///run/valkey.sock"
+        )
     user = None if parts.username is None else unquote(parts.username)
     return Target(address, parts.scheme in SECURE, user or None, int(database))
 

@@ -135,3 +135,47 @@ def test_a_password_in_the_place_of_a_credential_s_name_is_refused_unshown(field
         parse_settings(f'store: {{redis: {{{field}: "Hunter2!"{end}}}}}'.encode(), "x.yaml")
     assert "creds set NAME" in caught.value.what
     assert "Hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "field", "told"),
+    [
+        ("store:\n  redis:\n    url: redis://h:6379/abc\n", 3, "store.redis.url", "number of a database"),
+        ("store:\n  redis:\n    url: unix://run/redis.sock\n", 3, "store.redis.url", "absolute path"),
+        (
+            "store:\n  redis:\n    url: redis://h/2\n    cluster_mode: true\n",
+            2,
+            "store.redis",
+            "database 0 only",
+        ),
+        ("store:\n  valkey:\n    url: redis://hunter2@h\n", 2, "store.valkey", "creds set"),
+        ("store:\n  valkey:\n    url: unix:///run/v.sock\n    tls: true\n", 2, "store.valkey", "Unix socket"),
+    ],
+)
+def test_stores_that_cannot_be_reached_are_refused_with_line_and_field(
+    text: str, line: int, field: str, told: str
+) -> None:
+    error = refused(text)
+    assert error.where == f"line {line}, field {field}"
+    assert told in str(error)
+    assert f"line {line}" in str(error)
+    assert "hunter2" not in str(error)
+
+
+def test_tls_files_are_looked_at_by_who_uses_them(tmp_path: Path) -> None:
+    ca, key = tmp_path / "ca.pem", tmp_path / "key.pem"
+    tls = f"    tls:\n      ca: {ca}\n      certificate: {ca}\n      private_key: {key}\n"
+    file = tmp_path / "valkyrie.yaml"
+    file.write_text(f"store:\n  redis:\n    url: rediss://h\n{tls}")
+    load_settings(file)
+    with pytest.raises(InvalidInput, match="there is no file") as caught:
+        load_settings(file, check_files=True)
+    assert caught.value.where == "line 5, field store.redis.tls.ca"
+    ca.touch()
+    key.touch()
+    key.chmod(0o644)
+    with pytest.raises(InvalidInput, match=f"chmod 600 {key}") as caught:
+        load_settings(file, check_files=True)
+    assert caught.value.where == "line 7, field store.redis.tls.private_key"
+    key.chmod(0o600)
+    load_settings(file, check_files=True)
