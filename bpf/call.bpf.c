@@ -57,7 +57,7 @@ static __always_inline int ask_entries(struct xdp_md *ctx, struct call_scratch *
     u64 at = c->at;
     if (at >= c->count || at >= CALL_ENTRIES)
       return 0;
-    struct call_entry *e = (struct call_entry *)(c + 1) + (at & (CALL_ENTRIES - 1));
+    struct call_entry *e = settled((struct call_entry *)(c + 1) + (at & (CALL_ENTRIES - 1)));
     if ((void *)(e + 1) > (void *)(long)ctx->data_end)
       return 0;
     read_entry(s, e, secret);

@@ -34,6 +34,14 @@ static __always_inline int beyond(const void *p, const void *end) {
   return p > end;
 }
 
+/* `p`, which the compiler keeps as it is: of the same address, computed a second time from its
+ * parts, as LLVM 18 does, the verifier does not know that it was compared with the packet's end.
+ */
+static __always_inline void *settled(void *p) {
+  asm volatile("" : "+r"(p));
+  return p;
+}
+
 /* The end of a step: what it found lies in memory, and of memory the verifier remembers nothing. */
 static __always_inline void end_step(void) {
   asm volatile("" ::: "memory");
