@@ -13,8 +13,8 @@ and back again, from any of them but `cleaning`:
     returning  as `switching`, the target first
     aborting   the source decides; the target is emptied
 
-A phase is left only when everybody has had the time to see it. So nobody asks the source alone while
-another asks the target alone, and a bucket never admits at both.
+A phase is left only when everybody has had the time to see it, and nobody decides by what was read longer
+ago. So nobody asks the source alone while another asks the target alone, and a bucket never admits at both.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ MAX_BYTES = 4096
 POLL_S = 1.0  # between two looks of somebody who uses a store
 BUSY_POLL_S = 0.5  # while there is a migration
 SEEN_S = 2.5  # after which everybody has seen a note: a poll, its answer, and a call under way
+UNDER_WAY_S = 0.5  # of it for the call
+HELD_S = SEEN_S - UNDER_WAY_S  # for which a note that was read is decided by: a lease
+UNNOTED_S = 2 * SEEN_S - UNDER_WAY_S  # likewise that there is none: `copying` and `switching` come first
 
 Phase = Literal["copying", "switching", "cutover", "cleaning", "returning", "aborting"]
 
@@ -61,6 +64,11 @@ class Note:
     def mirrors(self) -> bool:
         """Whether the secondary store is told what the primary did."""
         return self.phase in ("copying", "cutover")
+
+    @property
+    def last(self) -> bool:
+        """Whether no other phase follows: the store that decides goes on to when the note is gone."""
+        return self.phase in ("cleaning", "aborting")
 
     @property
     def both(self) -> bool:
