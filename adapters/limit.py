@@ -12,6 +12,7 @@ from typing import Protocol
 
 from valkyrie.adapters.overrides import Overrides
 from valkyrie.control.cost import Cost, cost_of
+from valkyrie.control.errors import InvalidInput
 from valkyrie.control.key import ID, KeySpec
 from valkyrie.control.limits import check_name
 from valkyrie.control.units import parse_burst, parse_rate
@@ -36,6 +37,11 @@ class Limit:
     @classmethod
     def of(cls, name: str, rate: str, burst: str | None = None) -> Limit:
         """A caller's own limit: `Limit.of("login", "10/m", "3")`. Raises InvalidInput naming the word."""
+        for word, what in ((name, "name"), (rate, "rate"), ("" if burst is None else burst, "burst")):
+            if not isinstance(word, str):
+                raise InvalidInput(
+                    f"the {what} {word!r} is no text", 'as Limit.of("login", "10/m", "3")', what
+                )
         parsed = parse_rate(rate)
         tokens = None if burst is None else parse_burst(burst, parsed.measure)
         return cls(check_name(name), cost_of(parsed, tokens))

@@ -45,7 +45,9 @@ class Values:
         """Raises NotFound."""
         row = self.connection.execute(LOOK, (self.appliance, key, self.now)).fetchone()
         if row is None:
-            raise NotFound("the key has no value", "it was never set, was deleted, or has expired")
+            raise NotFound(
+                f"there is no value under {key.decode()!r}", "it was never set, was deleted, or has expired"
+            )
         return None if row[0] is None else (row[0] - self.now) / NS_A_SECOND
 
     def put(self, key: bytes, value: bytes, ttl_ms: int | None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -25,10 +26,13 @@ from valkyrie.adapters.embedded.sweep import Sweeper
 from valkyrie.adapters.errors import StoreConnectionError, StoreUnavailable
 from valkyrie.control.errors import ValkyrieError
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 TRANSACTION_ROWS = 512  # about 3 ms: calls that come meanwhile wait so long at most
 LARGE_ROWS = 128  # in one job
+CLOSE_S = 2.0
 MAX_JOBS = 16_384
 MAX_BYTES = 128 << 20  # of values and documents in jobs that wait; one is always let in
 ALONE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_TOOBIG)  # may be one job's fault
@@ -104,11 +108,15 @@ class Writer:
         return await future
 
     async def close(self) -> None:
-        """Run what was submitted, then close the connection."""
+        """Run what was submitted, then close the connection. A disk that hangs is waited for CLOSE_S: what it
+        holds up is lost with the process, and was acknowledged to nobody.
+        """
         if not self._closed:
             self._closed = True
             self._queue.put(None)
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._thread.join, CLOSE_S)
+        if self._thread.is_alive():
+            log.warning("the store %s did not close in %g s: look at its disk", self._path, CLOSE_S)
 
     def _serve(self) -> None:
         while batch := self._next():

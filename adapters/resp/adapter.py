@@ -120,7 +120,9 @@ class RespAdapter(RespDurable, StoreAdapter):
             name = self._value(key)
             left: int = await self._client.run("PTTL", name, repeatable=True, replica=self._replica)
             if left == NO_KEY:
-                raise NotFound(f"there is no value under {key!r}")
+                raise NotFound(
+                    f"there is no value under {key!r}", "it was never set, was deleted, or has expired"
+                )
             return None if left == NO_TTL else left / 1000
 
     async def increment(self, key: str, amount: int = 1, ttl: float | None = None) -> int:

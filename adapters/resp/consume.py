@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
 from struct import Struct
 
 from valkyrie.adapters.errors import ConsistencyError, StoreError
@@ -81,7 +82,9 @@ class Consumer:
     async def _call(self, takings: Sequence[Taking]) -> list[Outcome]:
         keys = [bucket_key(self._appliance, taking.bucket) for taking in takings]
         asked = b"".join(_pairs(taking.cost, taking.n) for taking in takings)
-        reply: bytes = await self._client.script(TAKE, keys, [asked], repeatable=False)
+        reply = await self._client.script(TAKE, keys, [asked], repeatable=False)
+        if not isinstance(reply, bytes) or len(reply) != _CLOCK.size + _ANSWER.size * len(takings):
+            raise _misshapen(self._store)
         answers = _ANSWER.iter_unpack(memoryview(reply)[_CLOCK.size :])
         return [self._outcome(taking, *answer) for taking, answer in zip(takings, answers, strict=True)]
 
@@ -92,7 +95,16 @@ class Consumer:
                 f" {bucket_key(self._appliance, taking.bucket)}",
                 "see what wrote there, then delete the key",
             )
+        if not isfinite(us):
+            return _misshapen(self._store)
         return decision(int(us) * UNITS_A_US + units, taking.cost, taking.n, verdict == 1, self._store)
+
+
+def _misshapen(store: str) -> ConsistencyError:
+    return ConsistencyError(
+        f"{store} answered a call for tokens with something else than decisions",
+        "see what answers at its address: its scripts are not Valkyrie's",
+    )
 
 
 def _pairs(cost: Cost, n: int) -> bytes:

@@ -111,6 +111,8 @@ def connecting(error: BaseException, where: str, hint: str = "") -> StoreError:
                 f"{where} refuses this client's certificate: {cause.reason}",
                 "check tls.certificate and tls.private_key",
             )
+        if isinstance(cause, ssl.SSLError):
+            hint = hint or "does that port speak TLS? if not, leave out `tls` and write redis://"
     return StoreConnectionError(
         f"no connection to {where}: {error}"[:MAX_TEXT], hint or "check that it runs there"
     )

@@ -18,6 +18,7 @@ Word = str | bytes | int
 Command = Sequence[Word]
 
 CLIENT_NAME = "valkyrie"
+PLAIN_HINT = "it hung up on the greeting: if that port speaks TLS, write rediss:// or tls: true"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ class LinkMaker:
         try:
             await self._greet(link, login or self.login, database, replica)
         except LinkLost as error:
-            raise connecting(error, where, self._tls.hint if self._tls else "") from error
+            raise connecting(error, where, PLAIN_HINT if self._tls is None else self._tls.hint) from error
         except StoreError:
             await link.close()
             raise

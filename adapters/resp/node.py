@@ -93,7 +93,8 @@ class Node:
             return lost(self.where, "no answer in time", repeatable=repeatable, timeout=True)
         if phase is _Phase.CONNECTING:
             return StoreConnectionError(
-                f"no connection to {self.where} in time", "see whether it is reachable, or raise timeout_ms"
+                f"no connection to {self.where} in time",
+                "see whether it is reachable and speaks TLS just as the settings say, or raise timeout_ms",
             )
         return StoreConnectionError(
             f"all connections to {self.where} stayed in use", "raise pool_size, or make fewer calls at once"

@@ -288,7 +288,9 @@ class YggdrasilAdapter(StoreAdapter):
     async def ttl(self, key: str) -> float | None:
         there, left = self._value("ttl", lambda values: values.lasts(self._name(key)))
         if not there:
-            raise NotFound("the key has no value", "it was never set, was deleted, or has expired")
+            raise NotFound(
+                f"there is no value under {key!r}", "it was never set, was deleted, or has expired"
+            )
         return left / (1000 * NS_A_MS) if left else None
 
     async def increment(self, key: str, amount: int = 1, ttl: float | None = None) -> int:

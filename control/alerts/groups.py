@@ -196,7 +196,7 @@ def _message(rule: str, news: _News, terms: Terms, wall: float) -> Message:
     parts = [
         _listed("", fresh, len(fresh)),
         _listed("still firing:" if fresh or news.over else "", rest, len(rest)),
-        _listed("resolved:", news.over, len(news.over)),
+        _listed("resolved:" if alerts else "", news.over, len(news.over)),
         _listed("fired and resolved meanwhile:", group.brief, brief),
         [f"{group.held} earlier messages of this rule were held back."] if group.held else [],
         [group.note] if group.note and alerts else [],

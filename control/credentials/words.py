@@ -26,7 +26,7 @@ def checked_name(name: str) -> str:
 def checked_value(value: bytes) -> bytes:
     """Raises InvalidInput."""
     if not 1 <= len(value) <= MAX_VALUE_BYTES:
-        size = f"has {len(value)} bytes" if value else "is empty"
+        size = f"has more than {MAX_VALUE_BYTES} bytes" if value else "is empty"  # of which not all are read
         raise InvalidInput(f"the value {size}", f"a value has 1 to {MAX_VALUE_BYTES} bytes", "value")
     return value
 

@@ -139,7 +139,7 @@ class Steps:
         """Write the note to both stores and wait until everybody has seen it. A store that is left need not
         be there.
         """
-        self.doing = "telling"
+        self._start("telling")
         note = self._record.note
         left = note.secondary if note.phase in ("cleaning", "aborting") else ""
         for name in (note.primary, note.secondary):

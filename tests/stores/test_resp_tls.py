@@ -72,8 +72,15 @@ async def test_a_missing_client_certificate_is_told_before_anything_is_sent(
 
 
 async def test_tls_to_a_server_without_it_fails_in_time(kind: Kind, resp_server: Server) -> None:
-    with pytest.raises(StoreError):
+    with pytest.raises(StoreError, match="speaks TLS"):
         await ping(kind, url(kind, resp_server), True, timeout_ms=500)
+
+
+async def test_no_tls_to_a_server_that_wants_it_is_told_with_what_to_set(
+    kind: Kind, redis_mtls: Server
+) -> None:
+    with pytest.raises(StoreError, match="tls: true"):
+        await ping(kind, f"{kind}://localhost:{redis_mtls.port}", False)
 
 
 async def test_files_that_cannot_be_used_are_named(kind: Kind, redis_mtls: Server, tmp_path: Path) -> None:

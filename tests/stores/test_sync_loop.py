@@ -157,6 +157,7 @@ async def test_a_second_appliance_of_the_name_writes_nothing_until_the_first_let
     await two.turn()
     assert two.status["state"] == "refused"
     assert "one syncs under" in two.status["problem"]
+    assert "standby follow" in two.status["problem"]
     assert any("does not take this appliance's state" in line for line in two.said)
     assert len(await one.kept()) == 8
     await one.sync.close()
@@ -201,9 +202,20 @@ async def test_a_later_version_in_the_store_is_named_and_nothing_is_written_over
     await one.turn()
     assert one.status["state"] == "refused"
     assert "later Valkyrie" in one.status["problem"]
+    assert "standby follow" not in one.status["problem"]
     assert await other.get_document(STATE) == later
     assert await one.kept() == {}
     await other.close()
+
+
+async def test_a_damaged_store_is_told_as_such_and_not_as_another_owner(make: Make, tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    path.write_bytes(b"no database" * 1000)
+    one = make("one", StoreSettings.model_validate({"embedded": {"path": path}}))
+    await used(one)
+    await one.turn()
+    assert "damaged" in one.status["problem"]
+    assert "standby follow" not in one.status["problem"]
 
 
 async def test_a_document_of_an_earlier_form_is_restored(make: Make, store: StoreSettings) -> None:

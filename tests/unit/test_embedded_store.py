@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -376,3 +377,27 @@ async def test_a_bug_in_one_call_does_not_fail_those_that_went_with_it(store: Em
     )
     assert isinstance(done.pop(3), OverflowError)
     assert [one.remaining for one in done if isinstance(one, Decision)] == [99, 98, 97, 96, 95, 94]
+
+
+async def test_a_disk_that_hangs_does_not_keep_the_store_from_being_closed(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(writer, "CLOSE_S", 0.1)
+    hung, begun = threading.Event(), threading.Event()
+
+    def hang(_: object) -> bool:
+        begun.set()
+        return hung.wait(30)
+
+    store = adapter(path)
+    await store.start()
+    under_way = asyncio.create_task(store._file.run(hang))
+    assert await asyncio.to_thread(begun.wait, 5)
+    try:
+        async with asyncio.timeout(5):
+            await store.close()
+        assert "did not close in 0.1 s" in caplog.text
+    finally:
+        hung.set()
+    assert await under_way
+    await store.close()

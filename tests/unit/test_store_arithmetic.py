@@ -108,3 +108,9 @@ def test_the_meter_s_window_is_bounded() -> None:
             pass
     assert meter.snapshot()["get"].count == WINDOW + 5
     assert len(meter._operations["get"].recent) == WINDOW
+
+
+@pytest.mark.parametrize("words", [("l", 10, "1"), ("l", "10/s", 0), (7, "10/s", None)])
+def test_a_limit_s_words_that_are_no_text_are_named(words: tuple[str, str, str | None]) -> None:
+    with pytest.raises(InvalidInput, match="is no text"):
+        Limit.of(*words)

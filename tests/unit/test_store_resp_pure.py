@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import math
 import ssl
+from struct import Struct
 
 import pytest
 
@@ -18,9 +20,11 @@ from valkyrie.adapters.errors import (
     StoreTimeout,
     StoreUnavailable,
 )
+from valkyrie.adapters.limit import Limit
 from valkyrie.adapters.resp.address import Address, parse_endpoint, parse_url
 from valkyrie.adapters.resp.cluster import _parse
 from valkyrie.adapters.resp.commands import key_of
+from valkyrie.adapters.resp.consume import Consumer, Taking
 from valkyrie.adapters.resp.errors import connecting, lost, translate
 from valkyrie.adapters.resp.topology import Redirect
 
@@ -150,3 +154,18 @@ def test_a_topology_of_nonsense_has_no_primaries() -> None:
     assert made.slots[5] == Address("asked", 7000)
     assert made.slots[6] is None
     assert made.replicas[Address("asked", 7000)] == [Address("10.0.0.2", 7001)]
+
+
+@pytest.mark.parametrize("reply", [None, 7, [b"x"], b"", b"short", Struct("<dBdH").pack(0, 1, math.inf, 0)])
+async def test_an_answer_that_is_no_decision_is_told_as_what_it_is(reply: object) -> None:
+    class Answering:
+        async def script(self, *_: object, **__: object) -> object:
+            return reply
+
+        def slot_group(self, key: str) -> int:
+            return 0
+
+    consumer = Consumer(Answering(), "edge", "redis")  # type: ignore[arg-type] - what take() uses of it
+    cost = Limit.of("login", "10/m").cost
+    (outcome,) = await consumer.take([Taking("=login/a", cost, 1)])
+    assert isinstance(outcome, ConsistencyError)
