@@ -38,8 +38,9 @@ class Dual:
         self._make = make
         self._wanted = wanted
         self._secondary: Opened | None = None
-        self._claim: tuple[str, str] | None = None  # node and token
+        self._claim: tuple[str, str, float] | None = None  # node, token, and after what silence
         self._owned = False
+        self._refused = False  # it was said that another owns the secondary
         self._again = float("-inf")
 
     async def start(self) -> None:
@@ -54,7 +55,7 @@ class Dual:
 
     async def claim(self, node: str, token: str, *, takeover: bool = False, silent_s: float = 10.0) -> Owner:
         owner = await self._primary.claim(node, token, takeover=takeover, silent_s=silent_s)
-        self._claim, self._owned = (node, token), False
+        self._claim, self._owned = (node, token, silent_s), False
         await self._also(lambda store: _nothing())
         return owner
 
@@ -115,10 +116,21 @@ class Dual:
                 raise
             self._secondary = made
         if self._claim is not None and not self._owned:
-            node, token = self._claim
-            await self._secondary.claim(node, token, takeover=True)
-            self._owned = True
+            await self._own(self._secondary, *self._claim)
         return self._secondary
+
+    async def _own(self, secondary: Opened, node: str, token: str, silent_s: float) -> None:
+        """Also after a takeover of the primary no living owner is driven out: what is not told until it is
+        silent, the comparison mends.
+        """
+        try:
+            await secondary.claim(node, token, silent_s=silent_s)
+        except ConsistencyError as error:
+            if not self._refused:
+                log.warning("the other store of the migration is not told: %s", error)
+            self._refused = True
+            raise
+        self._owned, self._refused = True, False
 
     def _failed(self, error: BaseException) -> None:
         self._again = time.monotonic() + PAUSE_S

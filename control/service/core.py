@@ -49,7 +49,8 @@ class Core:
         self.state = state
         self.role = state.role()
         self.use(settings)
-        self.route: Route | None = None  # while the store is migrated
+        self.route: Route | None = None  # while the store is migrated, and another than the settings name
+        self.migrating = False  # also when the settings name the store that remains
         self.engine = engine
         self.clock = clock
         self.world = World(state.desired(), state.nics(), state.allotment())

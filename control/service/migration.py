@@ -70,6 +70,7 @@ class Migration:
             (None if self._record is None else self._record.note),
             backend_of(self._core.settings.store),
         )
+        self._core.migrating = note is not None
         if note is None:
             self._core.route = None
             return
@@ -160,10 +161,14 @@ class Migration:
             self._check_names(source, target)
             async with self._opened(source) as first, self._opened(target) as second:
                 epoch = await self._check_stores(first, second, overwrite=overwrite)
-            await self._audit(actor, "store-migrate-start", {"source": source, "target": target})
-            self._check_role()  # it may have become a follower meanwhile
-            made = Note(max(epoch + 1, time.time_ns() // 1_000_000), 1, source, target, "copying")
-            self._begin(Record(made, emptied=not overwrite))
+            self._core.migrating = True  # from here on it can become no follower: see standby.follow
+            try:
+                await self._audit(actor, "store-migrate-start", {"source": source, "target": target})
+                self._check_role()  # it may have become a follower meanwhile
+                made = Note(max(epoch + 1, time.time_ns() // 1_000_000), 1, source, target, "copying")
+                self._begin(Record(made, emptied=not overwrite))
+            finally:
+                self._follow()
             return self.status()
 
     def _check_role(self) -> None:

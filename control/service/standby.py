@@ -36,6 +36,7 @@ async def follow(
             )
         if standby.role.kind == "own":
             await asyncio.to_thread(put_aside, standby.aside, standby.core.world.desired)
+        _check_migration(standby)  # again: one may have begun. It looks at the role in the turn after ours
         detail = {"after_s": after_s, "wait": wait}
         await standby.take_role(actor, Role("follower", name, after_s), "standby.follow", detail)
         await standby.following.close()
@@ -89,15 +90,20 @@ def _check_place(standby: Standby, name: str) -> None:
             "the embedded store is this host's alone: there is nobody to follow in it",
             "set store.mode to a server that both appliances reach (docs/standby.md)",
         )
-    if standby.core.route is not None:
-        raise Conflict(
-            "the store is being migrated",
-            "end that first: valkyrie-ctl store migrate status shows where it is",
-        )
+    _check_migration(standby)
     if standby.owns(name):
         raise Conflict(
             f"this appliance is the active {name}: it cannot follow itself",
             "to hand over: stop valkyried here, and `valkyrie-ctl standby take-over` on the one that follows",
+        )
+
+
+def _check_migration(standby: Standby) -> None:
+    """Raises Conflict while there is one, in whatever phase: it writes to both stores for this appliance."""
+    if standby.core.migrating:
+        raise Conflict(
+            "the store is being migrated",
+            "end that first: valkyrie-ctl store migrate status shows where it is",
         )
 
 

@@ -14,6 +14,8 @@ import pytest
 
 from support.servers import Server
 from support.synced import APPLIANCE, DEADLINE, UNITS, WEB, Appliance
+from valkyrie.adapters.migrate.note import Note, Phase
+from valkyrie.adapters.migrate.plan import Record
 from valkyrie.adapters.secrets import NoSecrets
 from valkyrie.adapters.settings import StoreSettings
 from valkyrie.control.audit import Actor
@@ -24,6 +26,7 @@ from valkyrie.control.durable.role import Role
 from valkyrie.control.durable.takeover import take_what_is_kept
 from valkyrie.control.errors import Conflict, DataplaneError
 from valkyrie.control.service.migration import Migration
+from valkyrie.control.service.migration_file import MigrationFile
 from valkyrie.control.service.standby import follow, take_over
 from valkyrie.control.standby import Standby
 
@@ -299,6 +302,47 @@ async def test_a_follower_starts_no_migration(make: Make) -> None:
     with pytest.raises(Conflict, match="follows edge"):
         await migration.start(ADMIN, two.standby.backend, "embedded", overwrite=False)
     assert migration.status()["phase"] == "none"
+
+
+async def test_who_begins_to_follow_while_a_migration_begins_is_refused(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await kept_by(make)
+    two = await make("two", "b")
+    looked, is_kept = asyncio.Event(), two.standby.following.is_kept
+
+    async def slow(name: str) -> bool:
+        found = await is_kept(name)
+        looked.set()
+        await begun.wait()
+        return found
+
+    begun = asyncio.Event()
+    monkeypatch.setattr(two.standby.following, "is_kept", slow)
+    call = asyncio.create_task(follow(two.standby, ADMIN, APPLIANCE, None, wait=False))
+    async with asyncio.timeout(DEADLINE):
+        await looked.wait()
+        await Migration(two.core, NoSecrets(), lambda kind, what: None).start(
+            ADMIN, two.standby.backend, "embedded", overwrite=False
+        )
+        begun.set()
+        with pytest.raises(Conflict, match="being migrated"):
+            await call
+    assert two.role.kind == "own"
+
+
+@pytest.mark.parametrize("phase", ["cleaning", "aborting"])
+async def test_nobody_follows_while_what_a_migration_left_is_emptied(make: Make, phase: Phase) -> None:
+    await kept_by(make)
+    two = await make("two", "b")
+    backend = two.standby.backend
+    source, target = ("embedded", backend) if phase == "cleaning" else (backend, "embedded")
+    note = Note(1, 4, source, target, phase)
+    MigrationFile(two.core.settings.state_dir / "migration.json").keep(Record(note, copied=True, seen=True))
+    Migration(two.core, NoSecrets(), lambda kind, what: None)
+    assert two.core.route is None, "the settings name the store that remains"
+    with pytest.raises(Conflict, match="being migrated"):
+        await follow(two.standby, ADMIN, APPLIANCE, None, wait=False)
 
 
 async def test_a_damaged_policy_in_the_store_leaves_what_was_had_and_a_takeover_mends_it(make: Make) -> None:
