@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import ssl
 from struct import Struct
+from typing import cast
 
 import pytest
 
@@ -22,6 +23,7 @@ from valkyrie.adapters.errors import (
 )
 from valkyrie.adapters.limit import Limit
 from valkyrie.adapters.resp.address import Address, parse_endpoint, parse_url
+from valkyrie.adapters.resp.client import RespClient
 from valkyrie.adapters.resp.cluster import _parse
 from valkyrie.adapters.resp.commands import key_of
 from valkyrie.adapters.resp.consume import Consumer, Taking
@@ -165,7 +167,7 @@ async def test_an_answer_that_is_no_decision_is_told_as_what_it_is(reply: object
         def slot_group(self, key: str) -> int:
             return 0
 
-    consumer = Consumer(Answering(), "edge", "redis")  # type: ignore[arg-type] - what take() uses of it
+    consumer = Consumer(cast("RespClient", Answering()), "edge", "redis")
     cost = Limit.of("login", "10/m").cost
     (outcome,) = await consumer.take([Taking("=login/a", cost, 1)])
     assert isinstance(outcome, ConsistencyError)
