@@ -18,6 +18,7 @@ Word = str | bytes | int
 Command = Sequence[Word]
 
 CLIENT_NAME = "valkyrie"
+MAX_REPLY = 80 << 20  # bytes: a whole document (documents.py) and to spare
 PLAIN_HINT = "it hung up on the greeting: if that port speaks TLS, write rediss:// or tls: true"
 
 
@@ -36,11 +37,37 @@ class Driver:
     pack: Callable[..., bytes]  # of a tuple of words
 
     def whole_errors(self) -> type[Any]:
-        """The driver's parser, but leaving an error reply's first word in its text."""
-        return type("Parser", (self.parser,), {"EXCEPTION_CLASSES": {}})
+        """The driver's parser, but bounded, and leaving an error reply's first word in its text."""
+        own = {"EXCEPTION_CLASSES": {}, "gone": self.errors[0]}
+        return type("Parser", (_Bounded, self.parser), own)
 
     def over_tls(self) -> type[Any]:
         return type("TlsConnection", (_OverTls, self.tcp), {})
+
+
+class _Bounded:
+    """Gives up on a reply of more than MAX_REPLY: a server must not fill this process's memory."""
+
+    gone: type[Exception]
+    _stream: Any  # these are the drivers', which name them alike
+    _reader: Any
+    _read_size: int
+    _fed = 0
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        self._fed = 0
+        return await super().read_response(*args, **options)  # type: ignore[misc]
+
+    async def read_from_socket(self) -> bool:
+        """As the drivers have it, counting."""
+        piece: bytes = await self._stream.read(self._read_size)
+        self._fed += len(piece)
+        if not piece:
+            raise self.gone("Connection closed by server.")
+        if self._fed > MAX_REPLY:
+            raise self.gone(f"a reply has more than {MAX_REPLY} bytes")
+        self._reader.feed(piece)
+        return True
 
 
 class _OverTls:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from typing import Any
@@ -20,6 +21,7 @@ from valkyrie.adapters.errors import (
     StoreUnavailable,
 )
 from valkyrie.adapters.limit import Limit
+from valkyrie.adapters.resp import link
 from valkyrie.adapters.store import Request
 
 TIMEOUT_MS = 300
@@ -235,3 +237,29 @@ async def test_a_server_that_hangs_up_makes_no_storm(kind: Kind) -> None:
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
         assert {type(one) for one in outcomes} <= {StoreConnectionError, StoreUnavailable}
     assert accepted <= 5 + 10
+
+
+async def test_a_reply_without_end_is_given_up(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "MAX_REPLY", 1 << 20)
+    sent = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        with contextlib.suppress(ConnectionError):
+            await reader.read(4096)
+            writer.write(b"+OK\r\n")
+            await reader.read(4096)
+            writer.write(b"$500000000\r\n")
+            while sent < 100 << 20:
+                writer.write(bytes(1 << 16))
+                sent += 1 << 16
+                await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        async with client_for(kind, f"{kind}://127.0.0.1:{port}", max_retries=0) as client:
+            with pytest.raises(StoreError, match="a reply has more than 1048576 bytes"):
+                await client.run("GET", "a", repeatable=True)
+    assert sent < 50 << 20
