@@ -25,17 +25,9 @@ from valkyrie.adapters.errors import StoreConnectionError, StoreError, StoreUnav
 from valkyrie.adapters.hybrid.member import Member
 from valkyrie.adapters.limit import Limit, LimitBook
 from valkyrie.adapters.migrate.front import Alone, Both, Calls, Mirrored
-from valkyrie.adapters.migrate.lease import LOOK_S, Lease, answer_of, ended
+from valkyrie.adapters.migrate.lease import LOOK_S, NEVER, Lease, answer_of, ended
 from valkyrie.adapters.migrate.mirror import Mirror
-from valkyrie.adapters.migrate.note import (
-    BUSY_POLL_S,
-    DOCUMENT,
-    HELD_S,
-    POLL_S,
-    UNNOTED_S,
-    Note,
-    read_note,
-)
+from valkyrie.adapters.migrate.note import BUSY_POLL_S, DOCUMENT, HELD_S, POLL_S, UNNOTED_S, Note, read_note
 from valkyrie.adapters.migrate.side import Side
 from valkyrie.adapters.store import Decision, Feature, Health, Request, StoreAdapter, StoreStats
 
@@ -250,6 +242,10 @@ class Migratable(StoreAdapter):
         if self._name not in (note.source, note.target):
             return
         if self._note is None or self._note.epoch != note.epoch:
+            if self._note is not None:
+                self._lease.until = (
+                    NEVER  # meanwhile calls wait: the store of the settings need not be in use
+                )
             await self._forget()
             other = note.other(self._name)
             self._other = Member(other, lambda: self._make(other))

@@ -134,6 +134,15 @@ async def test_the_end_is_seen_though_the_store_that_was_left_is_gone(pair: Pair
     assert "migration" not in pair.caller.stats().extra
 
 
+async def test_between_two_migrations_no_call_goes_to_the_store_that_was_left(pair: Pair) -> None:
+    pair.note("cutover", 3)
+    await pair.caller.start()
+    for store in pair.stores.values():
+        store.documents[DOCUMENT] = Note(2, 1, "target", "source", "copying").packed()
+    pair.late += HELD_S + 0.1
+    assert {await one for one in [asyncio.create_task(pair.decider()) for _ in range(20)]} == {"target"}
+
+
 async def test_without_a_migration_an_unreadable_note_takes_no_store_away(pair: Pair) -> None:
     await pair.caller.start()
     pair.source.failure = StoreConnectionError("away")
