@@ -160,6 +160,8 @@ async def test_a_second_appliance_of_the_name_writes_nothing_until_the_first_let
     assert "standby follow" in two.status["problem"]
     assert any("does not take this appliance's state" in line for line in two.said)
     assert len(await one.kept()) == 8
+    two.sync.role_changed()
+    assert (two.status["state"], two.status["problem"]) == ("starting", "")
     await one.sync.close()
     await two.turn()
     assert two.status["state"] == "ok"
