@@ -238,7 +238,7 @@ class Standby:
             "heard_s": None if owner is None else owner.silent_s,
             "sees_store": following.watch.sees if role.follows else None,
             "policy_age_s": None if following.had is None else now - following.had,
-            "fenced": not role.follows and self._sync.status()["state"] == "refused",
+            "fenced": not role.follows and self._sync.fenced,
             "problem": self._problem,
             "aside": str(self.aside) if self.aside.exists() else None,
             "restored": None if restored is None else restored[0].placed,

@@ -143,7 +143,7 @@ class Sync:
         except OwnedByAnother as error:
             self._owner = None
             follow = f"`valkyrie-ctl standby follow {self._appliance}` has this one follow"
-            self._standing.now("refused", f"{error}; {follow}", self._backend)
+            self._standing.now("refused", f"{error}; {follow}", self._backend, fenced=True)
         except ConsistencyError as error:  # written by a later version, or damaged
             self._owner = None
             self._standing.now("refused", str(error), self._backend)
@@ -254,6 +254,11 @@ class Sync:
         self._began = began
         if rounds.totals.written > before:
             self._last_write = self._core.clock.wall()
+
+    @property
+    def fenced(self) -> bool:
+        """Whether another appliance owns the name."""
+        return self._standing.fenced
 
     def status(self) -> dict[str, Any]:
         """`state` is Standing's phase. What was in the kernel `lag_s` ago is in the store; `owed` buckets are

@@ -22,6 +22,7 @@ class Standing:
         self._tell = tell
         self.phase: Phase = "starting"
         self.problem = ""
+        self.fenced = False  # another owner is why it is refused
 
     @property
     def ok(self) -> bool:
@@ -29,10 +30,10 @@ class Standing:
 
     def begin(self) -> None:
         """Another store, or another name: what was found before is over."""
-        self.phase, self.problem = "starting", ""
+        self.phase, self.problem, self.fenced = "starting", "", False
 
-    def now(self, phase: Phase, problem: str, store: str) -> None:
-        before, self.phase, self.problem = self.phase, phase, problem
+    def now(self, phase: Phase, problem: str, store: str, *, fenced: bool = False) -> None:
+        before, self.phase, self.problem, self.fenced = self.phase, phase, problem, fenced
         if before == phase:
             return
         if phase != "ok":

@@ -158,6 +158,7 @@ async def test_a_second_appliance_of_the_name_writes_nothing_until_the_first_let
     assert two.status["state"] == "refused"
     assert "one syncs under" in two.status["problem"]
     assert "standby follow" in two.status["problem"]
+    assert two.sync.fenced
     assert any("does not take this appliance's state" in line for line in two.said)
     assert len(await one.kept()) == 8
     two.sync.role_changed()
@@ -217,6 +218,7 @@ async def test_a_damaged_store_is_told_as_such_and_not_as_another_owner(make: Ma
     await used(one)
     await one.turn()
     assert "damaged" in one.status["problem"]
+    assert not one.sync.fenced
     assert "standby follow" not in one.status["problem"]
 
 

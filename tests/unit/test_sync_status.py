@@ -45,6 +45,6 @@ def test_a_change_is_told_once_and_the_problem_is_always_the_latest() -> None:
 
 def test_a_standing_that_begins_anew_keeps_no_problem_of_before() -> None:
     standing = Standing(lambda kind, what: None)
-    standing.now("refused", "edge-2 syncs under the name edge", "redis")
+    standing.now("refused", "edge-2 syncs under the name edge", "redis", fenced=True)
     standing.begin()
-    assert (standing.phase, standing.problem) == ("starting", "")
+    assert (standing.phase, standing.problem, standing.fenced) == ("starting", "", False)
