@@ -49,8 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
     path = parser.parse_args(arguments).config
     forbid_core_dumps()
     try:
-        settings = load_settings(path, check_files=True)
+        settings = load_settings(path)
         logs.set_up(settings.log, settings.log_format)
+        _say_unusable_files(path)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(settings, path))
     except ValkyrieError as error:
@@ -60,6 +61,14 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"  {error.hint}", file=sys.stderr)
         return error.exit_code
     return 0
+
+
+def _say_unusable_files(path: Path | None) -> None:
+    """A certificate that is missing costs its store, never the enforcement."""
+    try:
+        load_settings(path, check_files=True)
+    except ValkyrieError as error:
+        log.error("%s; packets are policed all the same", error)  # noqa: TRY400 - no bug, so no traceback
 
 
 async def _run(settings: Settings, path: Path | None) -> None:

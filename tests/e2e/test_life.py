@@ -40,6 +40,18 @@ def test_kill_9_opens_no_gate_and_a_restart_adopts_and_forgets_no_bucket(applian
     assert way.passed(10) == 3
 
 
+def test_a_store_whose_certificate_is_missing_keeps_no_packet_from_being_policed(
+    appliance: Appliance,
+) -> None:
+    tls = {"ca": "/nowhere/ca.pem"}
+    appliance.configure(store={"mode": "redis", "redis": {"url": "rediss://localhost:1", "tls": tls}})
+    police(appliance)
+    assert appliance.done("GET", "/v1/status")["sync"]["state"] == "away"
+    appliance.stop()
+    assert "store.redis.tls.ca" in appliance.said
+    assert "policed all the same" in appliance.said
+
+
 def test_sigterm_ends_well_and_leaves_enforcement_on(appliance: Appliance) -> None:
     way = police(appliance)
     assert appliance.stop() == 0

@@ -33,6 +33,7 @@ class Appliance:
         self.outside = outside
         self.config = folder / "valkyrie.yaml"
         self.process: subprocess.Popen[str] | None = None
+        self.said = ""  # on standard error, by the daemon that ended last
         self.sockets: list[socket.socket] = []
         self.told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.told.settimeout(READY_S)
@@ -85,7 +86,7 @@ class Appliance:
     def _end(self, number: int) -> int:
         assert self.process is not None
         self.process.send_signal(number)
-        self.process.communicate(timeout=READY_S)
+        _, self.said = self.process.communicate(timeout=READY_S)
         status, self.process = self.process.returncode, None
         return status
 
