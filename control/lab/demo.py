@@ -13,9 +13,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -124,7 +124,7 @@ def run(
     """Send the streams all at once and show them; the rows of what came of them."""
     stop = threading.Event()
     lost = lab.lost()
-    with ExitStack() as stack:
+    with _held_back() as check, ExitStack() as stack:
         threads = stack.enter_context(ThreadPoolExecutor(max_workers=len(streams)))
         stack.callback(stop.set)
         traffic = []
@@ -134,17 +134,44 @@ def run(
             progress = Progress()
             sent = threads.submit(_send, lab, number, stream, progress, stop.is_set, seconds)
             traffic.append(Traffic(stream, progress, count, sent))
-        _watch(traffic, title, show)
+        _watch(traffic, title, show, check)
         time.sleep(SETTLE_S)
         return _rows(lab, traffic, lab.lost() - lost)
 
 
-def _watch(traffic: Sequence[Traffic], title: str, show: Callable[[str, list[view.Pace]], None]) -> None:
+@contextmanager
+def _held_back() -> Iterator[Callable[[], None]]:
+    """Within, Ctrl-C and SIGTERM are noted, and raise where the given function is called. Raised just
+    anywhere they can leave a lock taken that the threads of the traffic wait for.
+    """
+    noted: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda got, _: noted.append(got)) for number in numbers]
+
+    def check() -> None:
+        if noted:
+            raise KeyboardInterrupt
+
+    try:
+        yield check
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+    check()
+
+
+def _watch(
+    traffic: Sequence[Traffic],
+    title: str,
+    show: Callable[[str, list[view.Pace]], None],
+    check: Callable[[], None],
+) -> None:
     """Show the streams while all of them are on their way; back when the last has ended."""
     began = before = time.monotonic()
     last = [(0, 0)] * len(traffic)
     sent = [one.sent for one in traffic]
     while not wait(sent, timeout=view.REFRESH_S, return_when=FIRST_COMPLETED).done:
+        check()
         now = time.monotonic()
         new = [(one.progress.frames, one.count.read()) for one in traffic]
         paces = [
@@ -158,7 +185,8 @@ def _watch(traffic: Sequence[Traffic], title: str, show: Callable[[str, list[vie
         ]
         show(f"{title}, {now - began:.0f} s", paces)
         before, last = now, new
-    wait(sent)
+    while wait(sent, timeout=view.REFRESH_S).not_done:
+        check()
 
 
 def _rows(lab: Lab, traffic: Sequence[Traffic], lost: int) -> list[report.Row]:
