@@ -33,7 +33,11 @@ MOST_TALKERS = 1000
 
 
 async def status(service: Service, call: Call) -> Any:
-    return {**await service.views.status(), "alerts": service.alerts.status()}
+    return {
+        **await service.views.status(),
+        "alerts": service.alerts.status(),
+        "notifications": service.notifications.brief(),
+    }
 
 
 async def doctor(service: Service, call: Call) -> Any:

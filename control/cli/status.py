@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""status: what is attached, how full the table is, what packets met."""
+"""status: what is attached, how full the table is, what packets met, whether people are told."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +15,16 @@ if TYPE_CHECKING:
 
 NICS = (Column("NIC"), Column("STATE", styled=True), Column("MODE"), Column("PROTECTS"), Column("NOTE"))
 REASONS = (Column("PACKETS THAT MET"), Column("PACKETS", right=True), Column("BYTES", right=True))
+UNWELL = (
+    Column("NOTIFIES"),
+    Column("KIND"),
+    Column("STATE", styled=True),
+    Column("QUEUED", right=True),
+    Column("DROPPED", right=True),
+    Column("DEAD", right=True),
+    Column("LAST ERROR"),
+)
+COUNTS = ("queued", "dropped", "dead")
 NS = 1_000_000_000
 
 
@@ -83,6 +93,27 @@ def alerts_text(alerts: Mapping[str, Any]) -> str:
     return text
 
 
+def notifications_text(told: Mapping[str, Any]) -> str:
+    """How many ways to people there are, and what did not get through."""
+    adapters = told.get("adapters", ())
+    if not adapters:
+        return "to nobody (valkyrie-ctl notify add)"
+    texts = [f"by {len(adapters)} adapter{'s' if len(adapters) > 1 else ''}"]
+    texts += [f"{told[name]} {name}" for name in ("failing", *COUNTS) if told[name]]
+    texts += [f"{told['unheard']} without an adapter"] if told["unheard"] else []
+    return ", ".join(texts)
+
+
+def unwell_table(adapters: Sequence[Mapping[str, Any]]) -> list[Block]:
+    """The adapters that people should look at; of those that do well none."""
+    rows = [
+        [one["name"], one["kind"], one["state"], *(str(one[name]) for name in COUNTS), one["last_error"]]
+        for one in adapters
+        if one["state"] == "failing" or one["dropped"] or one["dead"]
+    ]
+    return [Table(UNWELL, rows)] if rows else []
+
+
 def facts(answer: Mapping[str, Any], now: float) -> Facts:
     from valkyrie.control.units import format_count, format_duration
 
@@ -96,6 +127,7 @@ def facts(answer: Mapping[str, Any], now: float) -> Facts:
         ("table", table_fill(table)),
         ("kept", kept(answer["sync"])),
         ("alerts", alerts_text(answer.get("alerts", {}))),
+        ("notifications", notifications_text(answer.get("notifications", {}))),
     ]
     for name, meaning in (
         ("evicted_live", "evicted in use"),
@@ -108,9 +140,14 @@ def facts(answer: Mapping[str, Any], now: float) -> Facts:
 
 
 def view(answer: Mapping[str, Any], now: float) -> list[Block]:
-    problems = answer.get("alerts", {}).get("problems", ())
-    wrong = [Line(f"alerts: {problem}", "yellow") for problem in problems]
-    return [*wrong, facts(answer, now), nics_table(answer["nics"]), reasons_table(answer["reasons"])]
+    wrong: list[Block] = [
+        Line(f"{part}: {problem}", "yellow")
+        for part in ("alerts", "notifications")
+        for problem in answer.get(part, {}).get("problems", ())
+    ]
+    unwell = unwell_table(answer.get("notifications", {}).get("adapters", ()))
+    nics, reasons = nics_table(answer["nics"]), reasons_table(answer["reasons"])
+    return [*wrong, facts(answer, now), *unwell, nics, reasons]
 
 
 @click.command()

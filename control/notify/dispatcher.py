@@ -21,6 +21,7 @@ from valkyrie.control.errors import Conflict, NotFound, StateError, Unavailable
 from valkyrie.control.notify import added as at_run_time
 from valkyrie.control.notify.added import Added
 from valkyrie.control.notify.book import Book
+from valkyrie.control.notify.brief import condensed
 from valkyrie.control.notify.commands import Commander, Judge, Operation
 from valkyrie.control.notify.journal import Journal
 from valkyrie.control.notify.routes import routes_of, targets
@@ -308,6 +309,12 @@ class Dispatcher:
             "problem": self._problem,
             "kinds": {kind: words_of(model) for kind, model in KINDS.items()},
         }
+
+    def brief(self) -> dict[str, Any]:
+        """What everybody who looks at the appliance should see."""
+        shown = [self._shown(name, one) for name, one in self.adapters.items()]
+        problems = (self._problem, self._book.problem)
+        return condensed(shown, self._unrouted + self._lost_early, problems)
 
     def _dead(self) -> list[dict[str, Any]]:
         """The newest of each adapter."""

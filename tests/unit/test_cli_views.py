@@ -32,6 +32,17 @@ STATUS: dict[str, Any] = {
     "sync": {"state": "ok", "store": "valkey", "name": "edge", "lag_s": 0.4, "owed": 1200, "problem": ""},
     "reasons": {"no_limit": {"packets": 0, "bytes": 0}, "kernel_ban": {"packets": 12345, "bytes": 2_500_000}},
 }  # fmt: skip
+OPS = {
+    "name": "ops", "kind": "slack", "state": "failing", "queued": 3, "dropped": 2, "dead": 1,
+    "last_error": "answered 500\x1b[2J",
+}  # fmt: skip
+BUS = {
+    "name": "bus", "kind": "mqtt", "state": "ok", "queued": 0, "dropped": 0, "dead": 0, "last_error": "",
+}  # fmt: skip
+NOTIFICATIONS: dict[str, Any] = {
+    "failing": 1, "queued": 3, "dropped": 2, "dead": 1, "unheard": 5, "problems": ["the disk is full"],
+    "adapters": [OPS, BUS],
+}  # fmt: skip
 BUCKET = {"limit": "web", "key": "198.51.100.7", "tokens_left": 3, "burst": 2000, "full_in_ns": 1_997_000_000}
 TOP = {
     "limits": [
@@ -72,6 +83,31 @@ def test_status_tells_nics_table_and_reasons(ctl: Ctl) -> None:
     assert lines[-1].split() == ["kernel", "ban", "12.3k", "2.5MB"]
     assert not any("no limit" in line for line in lines)
     assert ctl.json("status") == STATUS
+
+
+def test_status_tells_what_notifications_did_not_get_through_and_why(ctl: Ctl) -> None:
+    ctl.api.answers["/v1/status"] = {**STATUS, "notifications": NOTIFICATIONS}
+    told = ctl.good("status")
+    lines = told.splitlines()
+    assert "\x1b" not in told
+    assert lines[0] == "notifications: the disk is full"
+    said = "by 2 adapters, 1 failing, 3 queued, 2 dropped, 1 dead, 5 without an adapter"
+    assert f"notifications   {said}" in lines
+    row = next(line for line in lines if line.startswith("ops "))
+    assert row.split(maxsplit=6)[:6] == ["ops", "slack", "failing", "3", "2", "1"]
+    assert "answered 500" in row
+    assert not any(line.startswith("bus ") for line in lines)
+    assert ctl.json("status")["notifications"] == NOTIFICATIONS
+
+
+def test_status_is_short_while_notifications_do_well_and_says_when_nobody_is_told(ctl: Ctl) -> None:
+    well = {**dict.fromkeys(NOTIFICATIONS, 0), "problems": [], "adapters": [BUS]}
+    ctl.api.answers["/v1/status"] = {**STATUS, "notifications": well}
+    told = ctl.good("status")
+    assert "notifications   by 1 adapter" in told.splitlines()
+    assert "NOTIFIES" not in told
+    ctl.api.answers["/v1/status"] = {**STATUS, "notifications": {**well, "adapters": []}}
+    assert "notifications   to nobody" in ctl.good("status")
 
 
 def test_status_without_a_nic_says_that_nothing_is_limited(ctl: Ctl) -> None:
