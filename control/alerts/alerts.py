@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -44,7 +43,7 @@ class Alerts:
             look,
             told,
             self._times,
-            socket.gethostname(),
+            core.node,
         )
         self._complained: set[str] = set()
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from valkyrie.adapters.naming import appliance_of
 from valkyrie.control.audit import DAEMON, Actor, entry
 from valkyrie.control.config import Settings
 from valkyrie.control.durable.dual import Route
@@ -62,6 +64,11 @@ class Core:
         self._boot = self._booted()  # as the ruleset in force has it
         self._closed = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="change")
+
+    @property
+    def node(self) -> str:
+        """What this machine is called, whatever name it works under in the stores."""
+        return appliance_of(self.given.store.name, socket.gethostname())
 
     def use(self, settings: Settings) -> None:
         """These settings from now on, with the name that goes with the role."""

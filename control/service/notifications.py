@@ -5,14 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import BaseModel
 
-from valkyrie.adapters.naming import appliance_of
 from valkyrie.adapters.notify.settings import NotifySettings
 from valkyrie.adapters.secrets import Secrets
 from valkyrie.control.audit import Actor
@@ -44,8 +42,7 @@ class Notifications:
         from valkyrie.control.notify.dispatcher import Dispatcher, Surroundings  # noqa: PLC0415
 
         core = self._core
-        node = appliance_of(core.settings.store.name, socket.gethostname())
-        around = Surroundings(core.settings.state_dir, self._secrets, node, core.clock.wall, self._tell)
+        around = Surroundings(core.settings.state_dir, self._secrets, core.node, core.clock.wall, self._tell)
         made = Dispatcher(core.settings.notify, around)
         made.operations = {"limits-set": self._set_limit, "ban": self._ban}
         return made
@@ -63,6 +60,9 @@ class Notifications:
 
     def status(self) -> dict[str, Any]:
         return self.dispatcher.status()
+
+    def brief(self) -> dict[str, Any]:
+        return self.dispatcher.brief()
 
     async def add(
         self, actor: Actor, name: str, fields: dict[str, Any], severity: str, tags: dict[str, str]

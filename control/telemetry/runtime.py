@@ -11,14 +11,12 @@ import asyncio
 import contextlib
 import json
 import logging
-import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from valkyrie.adapters.naming import appliance_of
 from valkyrie.adapters.secrets import Secrets
 from valkyrie.control.audit import Actor
 from valkyrie.control.config import Settings
@@ -77,7 +75,7 @@ class Telemetry:
         return dict(found)
 
     def _instance(self) -> str:
-        return appliance_of(self._core.settings.store.name, socket.gethostname())
+        return self._core.node
 
     @property
     def settings(self) -> TelemetrySettings:

@@ -19,7 +19,10 @@ from support.fake_http import answer, fake_http
 from support.notes import SECRET, note, until
 from support.served import Served, served
 from support.workbench import WEB
+from valkyrie.adapters.notify.message import Severity
+from valkyrie.control.audit import Actor
 from valkyrie.control.config import Settings, parse_settings
+from valkyrie.control.durable.role import Role
 from valkyrie.control.errors import InvalidInput
 
 
@@ -91,6 +94,40 @@ async def test_a_reload_puts_other_adapters_in_force(tmp_path: Path) -> None:
         await made.service.reload(changed)
         await made.service.notifications.dispatcher.submit(note())
         await until(lambda: len(server.requests) == 1, "delivered")
+
+
+async def test_the_status_of_the_appliance_says_how_notifications_do(tmp_path: Path) -> None:
+    async with fake_http(answer(400, "no\x1b such thing")) as server, notifying(tmp_path) as made:
+        await made.call("PUT", "/v1/notify/hook", {"settings": {"kind": "webhook", "url": server.url}})
+        told = (await made.call("GET", "/v1/status"))[1]["notifications"]
+        assert (told["adapters"][0]["state"], told["failing"], told["unheard"]) == ("starting", 0, 0)
+        dispatcher = made.service.notifications.dispatcher
+        await dispatcher.submit(note())
+        await dispatcher.submit(note(severity=Severity.INFO))
+        await until(lambda: dispatcher.brief()["dead"] == 1, "refused")
+        told = (await made.call("GET", "/v1/status"))[1]["notifications"]
+        (hook,) = told.pop("adapters")
+        assert told == {
+            "failing": 1, "queued": 0, "dropped": 0, "dead": 1, "unheard": 1, "problems": [],
+        }  # fmt: skip
+        assert hook.pop("last_error").startswith("answered 400: no")
+        assert hook == {
+            "name": "hook", "kind": "webhook", "state": "failing", "queued": 0, "dropped": 0, "dead": 1,
+        }  # fmt: skip
+
+
+async def test_a_node_keeps_its_own_name_when_it_takes_another_over(tmp_path: Path) -> None:
+    """Also if that was before the start: topics and commands are this machine's."""
+    settings = Settings(state_dir=tmp_path, socket=tmp_path / "s", store={"name": "edge-2"})
+    async with served(settings) as made:
+        core = made.service.core
+        core.take_role(Actor(0, "root", 1), Role("successor", "edge-1"), "standby.take-over", {})
+        assert core.settings.store.name == "edge-1"
+        assert made.service.notifications.status()["node"] == "edge-2"
+    async with notifying(tmp_path, store={"name": "edge-2"}) as made:
+        assert made.service.core.settings.store.name == "edge-1"
+        assert (await made.call("GET", "/v1/notify"))[1]["node"] == "edge-2"
+        assert made.service.telemetry._instance() == "edge-2"
 
 
 @pytest.mark.parametrize(
