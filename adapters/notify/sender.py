@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import ssl
+from abc import ABC, abstractmethod
 from typing import Any, Generic, TypeVar
 
 from valkyrie.adapters.errors import StoreError
@@ -18,34 +19,12 @@ MIN_PART = 8
 S = TypeVar("S", bound=AdapterBase)
 
 
-class Sender(Generic[S]):
-    """A Notifier. `deliver` is `send` that tells what the service answered."""
+class Revealed:
+    """Credentials as they are needed, and texts of others without them."""
 
-    def __init__(self, name: str, settings: S, secrets: Secrets, node: str) -> None:
-        self.name = name
-        self.settings = settings
+    def __init__(self, secrets: Secrets) -> None:
         self.secrets = secrets
-        self.node = node
         self._revealed: dict[str, Secret] = {}
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.name})"
-
-    async def start(self) -> None:
-        """Called once before the first message; does not wait for the service."""
-
-    async def send(self, message: Message) -> None:
-        await self.deliver(message)
-
-    async def deliver(self, message: Message) -> str:
-        raise NotImplementedError
-
-    async def close(self) -> None:
-        return
-
-    def status(self) -> dict[str, Any]:
-        """What only this kind knows, for people."""
-        return {}
 
     async def secret(self, name: str, least: int = 1) -> bytes:
         """The credential in force. Without one a message waits: NotifyError, not permanent."""
@@ -82,6 +61,36 @@ class Sender(Generic[S]):
                 f"credential {name} is not one word of ASCII", f"run: valkyrie-ctl creds set {name}"
             )
         return found
+
+
+class Sender(Revealed, ABC, Generic[S]):
+    """A Notifier. `deliver` is `send` that tells what the service answered."""
+
+    def __init__(self, name: str, settings: S, secrets: Secrets, node: str) -> None:
+        super().__init__(secrets)
+        self.name = name
+        self.settings = settings
+        self.node = node
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name})"
+
+    async def start(self) -> None:
+        """Called once before the first message; does not wait for the service."""
+
+    async def send(self, message: Message) -> None:
+        await self.deliver(message)
+
+    @abstractmethod
+    async def deliver(self, message: Message) -> str:
+        """Deliver, within `settings.timeout_seconds`; the service's answer. Raises NotifyError."""
+
+    async def close(self) -> None:
+        """Let go of connections. Again: nothing."""
+
+    def status(self) -> dict[str, Any]:
+        """What only this kind knows, for people."""
+        return {}
 
 
 def _parts(value: bytes) -> list[bytes]:
