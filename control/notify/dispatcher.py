@@ -150,10 +150,6 @@ class Dispatcher:
         """All of them; those of the settings come before those of the same name that were added."""
         return {**{name: one.settings for name, one in self._added.items()}, **self._settings.adapters}
 
-    @property
-    def added(self) -> dict[str, AdapterBase]:
-        return {name: one.settings for name, one in self._added.items()}
-
     async def _settle(self) -> None:
         """Have the workers be those of the settings; what waits for an adapter that is no more is buried."""
         wanted = self.adapters
@@ -199,11 +195,10 @@ class Dispatcher:
         return _Running(settings, give_up, worker, task, commander)
 
     def _commander(self, name: str, credential: str) -> Commander:
-        from valkyrie.adapters.notify.kinds import AdapterBase  # noqa: PLC0415
-        from valkyrie.adapters.notify.sender import Sender  # noqa: PLC0415
+        from valkyrie.adapters.notify.sender import Revealed  # noqa: PLC0415
 
         around = self._around
-        keys: Sender[Any] = Sender(name, AdapterBase(), around.secrets, around.node)
+        keys = Revealed(around.secrets)
         return Commander(name, self._judge, lambda: keys.key(credential), self.operations, around.wall)
 
     async def reload(self, settings: NotifySettings) -> None:

@@ -93,7 +93,8 @@ class Credentials:
         if users and not force:
             raise Conflict(
                 f"the settings use credential {name}: {', '.join(users)}",
-                "take it out of valkyrie.yaml and reload, or delete it with --force",
+                "name another first, in valkyrie.yaml or where that was done by `valkyrie-ctl notify` or "
+                "`telemetry`; or delete it with --force",
             )
         await self._note(actor, "creds.delete", name)
         await self.store.delete(name)

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from valkyrie.adapters.notify.settings import NotifySettings
 from valkyrie.adapters.secrets import Secrets
 from valkyrie.control.audit import Actor
+from valkyrie.control.config import Settings
 from valkyrie.control.service.core import Core
 from valkyrie.control.service.guards import Guards
 from valkyrie.control.service.limits import Limits
@@ -54,9 +55,10 @@ class Notifications:
     async def reload(self, settings: NotifySettings) -> None:
         await self.dispatcher.reload(settings)
 
-    def added(self) -> NotifySettings:
-        """What was added at run time, which names credentials too."""
-        return NotifySettings.model_construct(adapters=self.dispatcher.added)
+    def in_force(self) -> Settings:
+        """All settings, with the adapters added at run time among them: those name credentials too."""
+        notify = NotifySettings.model_construct(adapters=self.dispatcher.adapters)
+        return self._core.settings.model_copy(update={"notify": notify})
 
     def status(self) -> dict[str, Any]:
         return self.dispatcher.status()

@@ -68,7 +68,7 @@ class Service:
         self.notifications = Notifications(
             self.core, self.hub.tell, self.credentials.store, self.limits, self.guards
         )
-        self.credentials.users.append(self.notifications.added)
+        self.credentials.users.append(self.notifications.in_force)
         self.migration = Migration(self.core, self.credentials.store, self.hub.tell)
         self.alerts = Alerts(self.core, lambda restarted: look(self, restarted), self.hub.tell)
         self.alerts.submit_to(self._submit)

@@ -67,6 +67,26 @@ async def test_an_adapter_is_added_tested_used_and_removed_by_the_api(tmp_path: 
         assert {"notify.add", "notify.test", "notify.remove"} <= set(actions)
 
 
+async def test_what_uses_a_credential_is_named_as_in_valkyrie_yaml_however_it_was_added(
+    tmp_path: Path,
+) -> None:
+    given = {
+        "adapters": {"mail": {"kind": "sendgrid", "credential": "key", "from": "a@b.cd", "to": "e@f.gh"}}
+    }
+    async with notifying(tmp_path, notify=given) as made:
+        bus = {"kind": "mqtt", "host": "localhost", "encryption": "none", "command_credential": "key"}
+        assert (await made.call("PUT", "/v1/notify/bus", {"settings": bus}))[0] == 200
+        await made.call("PUT", "/v1/creds/key", {"value": SECRET})
+        (row,) = (await made.call("GET", "/v1/creds"))[1]["credentials"]
+        users = ["notify.adapters.mail.credential", "notify.adapters.bus.command_credential"]
+        assert row["used_by"] == users
+        status, told = await made.call("DELETE", "/v1/creds/key")
+        assert (status, told["error"]["what"]) == (
+            409,
+            f"the settings use credential key: {', '.join(users)}",
+        )
+
+
 async def test_commands_go_through_the_operations_and_are_audited_by_the_adapters_name(
     tmp_path: Path,
 ) -> None:
