@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Make the guest's image, and keep it: a folder with disk, kernel, initrd and keys, complete or not there.
+
+Nothing is mounted on this host: the file system is made from a folder, and what runs in that folder does so in
+mount and process namespaces that end with their commands.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import child, initrd
+from harness.errors import VmError
+from harness.recipe import MASKED, PACKAGES, WHEELS, Recipe, files
+
+CACHE = Path("/var/cache/valkyrie-vm")
+DISK_BYTES = 3 << 30  # sparse: what is written counts
+NEEDED_BYTES = 4 << 30  # a root, its disk, the cached one
+PARTS = ("disk.raw", "vmlinuz", "initrd", "key", "key.pub", "host_key.pub")
+OLD_S = 14 * 86400.0  # an image of another key that was not used for so long goes
+BUSYBOX = Path("/bin/busybox")
+HOST_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+NETWORK_HINT = "The image is made once and needs Debian's mirror and the Python index; connect this host and run again."
+
+# How this host reaches its registries is lent to the chroot for this one command.
+FETCH_WHEELS = """
+set -e
+mount -t proc proc "$ROOT/proc"
+mount --rbind /dev "$ROOT/dev"
+for part in tmp run root; do mount -t tmpfs tmpfs "$ROOT/$part"; done
+for file in /etc/resolv.conf /etc/pip.conf; do
+    [ ! -e "$file" ] || { [ -e "$ROOT$file" ] || : >"$ROOT$file"; mount --bind "$file" "$ROOT$file"; }
+done
+[ ! -e "$CERTIFICATES" ] || cp "$CERTIFICATES" "$ROOT/root/host.crt"
+chroot "$ROOT" /bin/sh -ec '
+    python3 -m venv /tmp/pip
+    /tmp/pip/bin/python -m pip wheel --quiet --no-cache-dir --wheel-dir "$WHEELS" "$@"' pip "$@"
+"""
+
+
+@dataclass(frozen=True)
+class Image:
+    """A complete image."""
+
+    folder: Path
+    release: str
+
+    @property
+    def disk(self) -> Path:
+        return self.folder / "disk.raw"
+
+    @property
+    def kernel(self) -> Path:
+        return self.folder / "vmlinuz"
+
+    @property
+    def initrd(self) -> Path:
+        return self.folder / "initrd"
+
+    @property
+    def key(self) -> Path:
+        return self.folder / "key"
+
+    @property
+    def known_host(self) -> str:
+        return (self.folder / "host_key.pub").read_text()
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file's data and where it lies; holes of a sparse file are not read."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        found.update(b"%d" % size)
+        start = 0
+        while start < size:
+            try:
+                start = os.lseek(file.fileno(), start, os.SEEK_DATA)
+            except OSError:  # no more data
+                break
+            stop = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+            found.update(b"@%d" % start)
+            while start < stop:
+                piece = os.pread(file.fileno(), min(4 << 20, stop - start), start)
+                if not piece:
+                    break
+                found.update(piece)
+                start += len(piece)
+    return found.hexdigest()
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a cached image, if anything."""
+    try:
+        told = json.loads((folder / "manifest.json").read_text())
+        for part in PARTS:
+            if digest(folder / part) != told[part]:
+                return f"{part} is not what was written"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"it is incomplete: {error!r}"
+    return None
+
+
+@contextmanager
+def alone(cache: Path) -> Iterator[None]:
+    """One process at a time changes the cache; the lock goes with the process."""
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fcntl.flock(file, fcntl.LOCK_EX)  # bounded by the run's deadline
+        yield
+
+
+def tidy(cache: Path, keep: str, now: float) -> None:
+    """Remove what a broken build left, and images that nobody used for long."""
+    for entry in cache.iterdir():
+        unused = entry.is_dir() and now - entry.stat().st_mtime > OLD_S
+        if entry.name.startswith("making-") or (unused and entry.name != keep):
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def cached(recipe: Recipe, say: Callable[[str], None], cache: Path = CACHE) -> Image:
+    """The image of `recipe`: from the cache if it is whole there, else made."""
+    folder = cache / recipe.key()
+    with alone(cache):
+        tidy(cache, folder.name, time.time())
+        if folder.exists():
+            wrong = damage(folder)
+            if wrong is None:
+                os.utime(folder)
+                return Image(folder, recipe.release)
+            say(f"the cached image {folder} is broken ({wrong}); making it anew")
+            shutil.rmtree(folder)
+        room(cache)
+        making = Path(tempfile.mkdtemp(prefix="making-", dir=cache))
+        try:
+            make(recipe, making, say)
+            making.rename(folder)
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+    return Image(folder, recipe.release)
+
+
+def room(place: Path, needed: int = NEEDED_BYTES) -> None:
+    """Refuse early what would fail late for want of space."""
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise VmError(
+            f"no space for the image in {place}",
+            f"{free >> 20} MiB are free, {needed >> 20} MiB are needed.",
+            "Make room there, and run again; old images in it may be removed.",
+        )
+
+
+def make(recipe: Recipe, folder: Path, say: Callable[[str], None]) -> None:
+    """Everything of the image, in `folder`."""
+    root = folder / "root"
+    say(f"making the image of {recipe.release}: Debian's packages")
+    child.run(
+        [*child.APART, "mmdebstrap", "--quiet", "--variant=apt", f"--include={','.join(PACKAGES)}", recipe.release]
+        + [str(root)],
+        what=f"installing Debian {recipe.release} into a folder",
+        timeout=900,
+        hint=NETWORK_HINT,
+        env={**os.environ, "INITRD": "No", "TMPDIR": str(folder)},  # Debian's own initrd is not used
+    )
+    say("making the image: Python's packages")
+    fetch_wheels(root, recipe.wheels)
+    settle(root, folder)
+    modules = next((root / "lib/modules").iterdir())
+    shutil.copyfile(next((root / "boot").glob("vmlinuz-*")), folder / "vmlinuz")
+    (folder / "initrd").write_bytes(initrd.build(modules, BUSYBOX.read_bytes()))
+    say("making the image: the disk")
+    child.run(
+        ["mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-E", "lazy_itable_init=1", "-d", str(root)]
+        + [str(folder / "disk.raw"), str(DISK_BYTES >> 20) + "M"],
+        what="making the file system",
+        timeout=300,
+        hint=f"Is there space in {folder.parent}?",
+    )
+    shutil.rmtree(root)
+    for part in PARTS:
+        with (folder / part).open("rb") as file:
+            os.fsync(file.fileno())
+    (folder / "manifest.json").write_text(json.dumps({part: digest(folder / part) for part in PARTS}))
+
+
+def fetch_wheels(root: Path, wanted: tuple[str, ...]) -> None:
+    """Wheels that fit the guest's Python, fetched and where needed built by it."""
+    settings = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    certificate = {"PIP_CERT": "/root/host.crt"} if HOST_CERTIFICATES.exists() else {}
+    child.run(
+        [*child.APART, "bash", "-c", FETCH_WHEELS, "fetch", *wanted],
+        what="fetching Python's packages for the image",
+        timeout=600,
+        hint=NETWORK_HINT,
+        env={
+            **settings,
+            **certificate,
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "LC_ALL": "C.UTF-8",
+            "HOME": "/root",
+            "ROOT": str(root),
+            "WHEELS": WHEELS,
+            "CERTIFICATES": str(HOST_CERTIFICATES),
+        },
+    )
+
+
+def settle(root: Path, folder: Path) -> None:
+    """The machine's own settings, and the keys by which it and its visitor know each other."""
+    for path, content in files().items():
+        place = root / path.lstrip("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(content)
+    units = root / "etc/systemd/system"
+    for unit in MASKED:
+        (units / unit).unlink(missing_ok=True)
+        (units / unit).symlink_to("/dev/null")
+    child.run(
+        ["chroot", str(root), "systemctl", "--quiet", "enable", "systemd-networkd.service", "ssh.service"],
+        what="enabling the guest's network",
+        timeout=60,
+    )
+    (root / "etc/machine-id").write_text("")
+    for name, comment in (("key", "vm"), ("host_key", "appliance")):
+        child.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(folder / name)],
+            what="making keys",
+            timeout=60,
+        )
+    for stock in (root / "etc/ssh").glob("ssh_host_*"):
+        stock.unlink()
+    (folder / "host_key").rename(root / "etc/ssh/ssh_host_ed25519_key")
+    shutil.copyfile(folder / "host_key.pub", root / "etc/ssh/ssh_host_ed25519_key.pub")
+    visitors = root / "root/.ssh"
+    visitors.mkdir(mode=0o700, exist_ok=True)
+    shutil.copyfile(folder / "key.pub", visitors / "authorized_keys")
