@@ -105,7 +105,8 @@ class HttpSender(Sender[S]):
                 trust_env=False,
                 follow_redirects=False,
                 limits=httpx.Limits(max_connections=2, max_keepalive_connections=1, keepalive_expiry=30),
-                headers={"User-Agent": AGENT},
+                # Unpacked, some bytes of an answer could be gigabytes.
+                headers={"User-Agent": AGENT, "Accept-Encoding": "identity"},
             )
             if before is not None:
                 await before.aclose()
@@ -124,7 +125,7 @@ class HttpSender(Sender[S]):
                 client = await self._connected()
                 async with client.stream("POST", url, **parts) as response:
                     body = bytearray()
-                    async for chunk in response.aiter_bytes():
+                    async for chunk in response.aiter_raw():
                         body += chunk
                         if len(body) > MAX_ANSWER:
                             break

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import hashlib
 import hmac
 import json
 import logging
+import resource
 import ssl
+import zlib
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -279,6 +282,19 @@ async def test_an_answer_without_end_is_cut_off() -> None:
         one = made("webhook", server)
         assert len(await one.deliver(note())) < 400
         await one.close()
+
+
+async def test_an_answer_that_unpacks_to_gigabytes_is_not_unpacked() -> None:
+    packer, part = zlib.compressobj(1, wbits=31), bytes(1 << 20)
+    once = b"".join(packer.compress(part) for _ in range(256)) + packer.flush()
+    twice = gzip.compress(once)
+    async with fake_http(answer(200, twice, Content_Encoding="gzip, gzip")) as server:
+        one = made("webhook", server)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        await one.send(note())
+        await one.close()
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
+        assert server.requests[0].headers["accept-encoding"] == "identity"
 
 
 @pytest.mark.parametrize(
