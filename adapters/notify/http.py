@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import math
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 import httpx
 
 from valkyrie.adapters.notify.kinds import AdapterBase, NotifyTls
+from valkyrie.adapters.notify.lookup import Lookup
 from valkyrie.adapters.notify.message import NotifyError
 from valkyrie.adapters.notify.sender import Sender, Tls
 from valkyrie.adapters.secrets import Secrets
@@ -25,6 +27,7 @@ S = TypeVar("S", bound=AdapterBase)
 
 MAX_ANSWER = 64 * 1024
 MAX_RETRY_AFTER = 3600.0
+MOST_ADDRESSES = 4  # of one name that are tried in one delivery
 AGENT = "valkyrie"
 AGAIN = (408, 425, 429)
 
@@ -85,6 +88,17 @@ def complaint(answer: Answer, said: str, now: float) -> NotifyError | None:
     return NotifyError(what, hint, permanent=True)
 
 
+async def _read(client: httpx.AsyncClient, url: httpx.URL, parts: dict[str, Any]) -> Answer:
+    async with client.stream("POST", url, **parts) as response:
+        body = bytearray()
+        async for chunk in response.aiter_raw():
+            body += chunk
+            if len(body) > MAX_ANSWER:
+                break
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return Answer(response.status_code, headers, bytes(body[:MAX_ANSWER]))
+
+
 class HttpSender(Sender[S]):
     """`post` for senders over HTTP. Proxies of the environment are not used."""
 
@@ -92,6 +106,7 @@ class HttpSender(Sender[S]):
         super().__init__(name, settings, secrets, node)
         tls = getattr(settings, "tls", NotifyTls())
         self._tls = Tls(tls)
+        self._lookup = Lookup()
         self._context: ssl.SSLContext | None = None
         self._client: httpx.AsyncClient | None = None
 
@@ -122,22 +137,33 @@ class HttpSender(Sender[S]):
         limit = self.settings.timeout_seconds
         try:
             async with asyncio.timeout(limit):
-                client = await self._connected()
-                async with client.stream("POST", url, **parts) as response:
-                    body = bytearray()
-                    async for chunk in response.aiter_raw():
-                        body += chunk
-                        if len(body) > MAX_ANSWER:
-                            break
-                    headers = {name.lower(): value for name, value in response.headers.items()}
-                    return Answer(response.status_code, headers, bytes(body[:MAX_ANSWER]))
+                return await self._posted(httpx.URL(url), parts)
         except (TimeoutError, httpx.TimeoutException):
             raise NotifyError(f"no answer within {limit:g} s", self._tls.hint) from None
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError):
             # Its text would quote the URL.
             raise NotifyError("the URL is not one", "as https://host/path") from None
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, OSError) as error:
             raise NotifyError(f"cannot be reached: {self.told(str(error)) or type(error).__name__}") from None
+
+    async def _posted(self, url: httpx.URL, parts: dict[str, Any]) -> Answer:
+        """By the first address that takes a connection; the others have their share of the time."""
+        client = await self._connected()
+        name = url.raw_host.decode("ascii")
+        port = url.port or (443 if url.scheme == "https" else 80)
+        found = await self._lookup.addresses(name, port)
+        addresses = list(dict.fromkeys(str(one[4][0]) for one in found))[:MOST_ADDRESSES]
+        limit = self.settings.timeout_seconds
+        named = {
+            "headers": {**parts.pop("headers", {}), "Host": url.netloc.decode("ascii")},
+            "extensions": {"sni_hostname": name},  # whose certificate it must be
+            "timeout": httpx.Timeout(limit, connect=limit / len(addresses)),
+        }
+        *others, last = addresses
+        for address in others:
+            with contextlib.suppress(httpx.ConnectError, httpx.ConnectTimeout):
+                return await _read(client, url.copy_with(host=address), {**parts, **named})
+        return await _read(client, url.copy_with(host=last), {**parts, **named})
 
     def strange(self, answer: Answer, service: str) -> NotifyError:
         """For a 2xx whose body is not the service's, as of a proxy between: who knows what became of it."""

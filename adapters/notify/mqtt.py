@@ -22,6 +22,7 @@ from urllib.parse import quote
 import aiomqtt
 
 from valkyrie.adapters.notify.kinds import MqttSettings
+from valkyrie.adapters.notify.lookup import Lookup
 from valkyrie.adapters.notify.message import Message, NotifyError
 from valkyrie.adapters.notify.mqtt_socket import connected
 from valkyrie.adapters.notify.sender import Sender, Tls
@@ -54,6 +55,7 @@ class Notifier(Sender[MqttSettings]):
         super().__init__(name, settings, secrets, node)
         self.commander: Commander | None = None
         self._tls = Tls(settings.tls)
+        self._lookup = Lookup()
         self._base = f"{settings.prefix}/{topic_word(node)}"
         self._client: aiomqtt.Client | None = None
         self._ready = asyncio.Event()
@@ -159,7 +161,7 @@ class Notifier(Sender[MqttSettings]):
         secured = own.encryption == "tls"
         context = await asyncio.to_thread(self._tls.context) if secured else None
         async with asyncio.timeout(own.timeout_seconds):
-            return await connected(own.host, own.port or PORTS[own.encryption], context)
+            return await connected(own.host, own.port or PORTS[own.encryption], context, self._lookup)
 
     def _made(self, sock: socket.socket, password: str | None) -> aiomqtt.Client:
         own = self.settings

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A connected socket for a broker. The library would connect and shake hands in a thread that nothing can
-end, and which a stopping daemon would wait for.
+"""A connected socket for a broker or a mail server. MQTT's library would connect and shake hands in a thread
+that nothing can end, and which a stopping daemon would wait for.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import contextlib
 import socket
 import ssl
 
+from valkyrie.adapters.notify.lookup import Lookup
 
-async def connected(host: str, port: int, context: ssl.SSLContext | None) -> socket.socket:
+
+async def connected(host: str, port: int, context: ssl.SSLContext | None, lookup: Lookup) -> socket.socket:
     """A socket that does not block; the first address that answers. Raises OSError; may be cancelled."""
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    found = await lookup.addresses(host, port)
     wrong: OSError = OSError(f"{host} has no address")
     for family, kind, protocol, _, address in found:
         plain = socket.socket(family, kind, protocol)

@@ -13,7 +13,9 @@ from email.utils import formatdate
 import aiosmtplib
 
 from valkyrie.adapters.notify.kinds import SmtpSettings
+from valkyrie.adapters.notify.lookup import Lookup
 from valkyrie.adapters.notify.message import Message, NotifyError
+from valkyrie.adapters.notify.mqtt_socket import connected
 from valkyrie.adapters.notify.sender import Sender, Tls
 from valkyrie.adapters.notify.text import cut, digest, footer, heading, one_line
 from valkyrie.adapters.secrets import Secrets
@@ -41,6 +43,7 @@ class Notifier(Sender[SmtpSettings]):
     def __init__(self, name: str, settings: SmtpSettings, secrets: Secrets, node: str) -> None:
         super().__init__(name, settings, secrets, node)
         self._tls = Tls(settings.tls)
+        self._lookup = Lookup()
 
     async def deliver(self, message: Message) -> str:
         own = self.settings
@@ -56,14 +59,14 @@ class Notifier(Sender[SmtpSettings]):
 
     async def _sent(self, made: EmailMessage, password: bytes) -> str:
         own = self.settings
-        encrypted = own.encryption != "none"
+        context = None if own.encryption == "none" else await asyncio.to_thread(self._tls.context)
         client = aiosmtplib.SMTP(
             hostname=own.host,
-            port=own.port or PORTS[own.encryption],
+            sock=await connected(own.host, own.port or PORTS[own.encryption], None, self._lookup),
             timeout=own.timeout_seconds,
             use_tls=own.encryption == "tls",
             start_tls=own.encryption == "starttls",
-            tls_context=await asyncio.to_thread(self._tls.context) if encrypted else None,
+            tls_context=context,
             local_hostname="localhost",  # finding the own name would ask the resolver
         )
         try:

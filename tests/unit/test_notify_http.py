@@ -11,7 +11,9 @@ import hmac
 import json
 import logging
 import resource
+import socket
 import ssl
+import threading
 import zlib
 from email.utils import formatdate
 from pathlib import Path
@@ -24,6 +26,7 @@ from support.certs import make_certs
 from support.fake_http import FakeHttp, answer, fake_http
 from support.notes import HOSTILE, SECRET, note, sender
 from valkyrie.adapters.notify.http import MAX_RETRY_AFTER, wait_asked
+from valkyrie.adapters.notify.lookup import Addresses, Lookup
 from valkyrie.adapters.notify.message import NotifyError, Severity
 from valkyrie.adapters.notify.sender import Sender
 
@@ -282,6 +285,40 @@ async def test_an_answer_without_end_is_cut_off() -> None:
         one = made("webhook", server)
         assert len(await one.deliver(note())) < 400
         await one.close()
+
+
+async def test_a_name_with_several_addresses_is_reached_by_the_one_that_takes_the_connection() -> None:
+    async with fake_http(TAKEN["webhook"]) as server:
+        one = sender("webhook", url=f"http://hooks.example:{server.port}/hook")
+
+        def ask(host: str, port: int) -> Addresses:
+            asked.append(host)
+            return [info for at in ("127.0.0.9", "127.0.0.1") for info in socket.getaddrinfo(at, port)]
+
+        asked: list[str] = []
+        one._lookup = Lookup(ask)  # type: ignore[attr-defined]
+        await one.send(note())
+        await one.close()
+    assert asked == ["hooks.example"]
+    assert server.requests[0].headers["host"] == f"hooks.example:{server.port}"
+
+
+async def test_a_name_that_nobody_answers_for_takes_one_thread_however_often_it_is_asked() -> None:
+    silent, asked = threading.Event(), []
+
+    def ask(host: str, port: int) -> Addresses:
+        asked.append(host)
+        assert silent.wait(10)
+        return socket.getaddrinfo("127.0.0.1", port)
+
+    lookup = Lookup(ask)
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await lookup.addresses("dead.example", 443)
+    silent.set()
+    assert (await lookup.addresses("dead.example", 443))[0][4] == ("127.0.0.1", 443)
+    assert asked == ["dead.example"]
 
 
 async def test_an_answer_that_unpacks_to_gigabytes_is_not_unpacked() -> None:

@@ -8,9 +8,11 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -284,6 +286,34 @@ async def test_a_dead_and_a_silent_adapter_do_not_delay_a_good_one(tmp_path: Pat
         assert time.monotonic() - began < 5
         assert shown(made, "dead")["queued"] == shown(made, "silent")["queued"] == 51
         assert shown(made, "dead")["state"] == "failing"
+
+
+async def test_names_that_nobody_answers_for_do_not_delay_a_good_adapter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask, answering = socket.getaddrinfo, threading.Event()
+
+    def slowly(host: Any, *rest: Any, **more: Any) -> Any:
+        if str(host).startswith("dead") and not more.get("flags"):
+            answering.wait(20)
+            raise socket.gaierror(socket.EAI_AGAIN, "nobody answers")
+        return ask(host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slowly)
+    dead = {f"dead{number}": f"http://dead{number}.example/" for number in range(31)}
+    try:
+        async with (
+            fake_http(OK) as good,
+            dispatcher(tmp_path, settings(**dead, good=good.url)) as made,
+        ):
+            await made.submit(note())
+            await until(lambda: shown(made, "dead30")["state"] == "failing", "the names hang", 15)
+            began = time.monotonic()
+            await made.submit(note(key="second"))
+            await until(lambda: len(good.requests) == 2, "the good one has both", 8)
+            assert time.monotonic() - began < 5
+    finally:
+        answering.set()
 
 
 async def test_a_full_queue_drops_the_least_urgent_and_says_so(tmp_path: Path) -> None:
