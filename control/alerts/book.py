@@ -201,7 +201,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         path.chmod(0o600)
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA synchronous = FULL")  # as the queue that is told after it
         connection.execute("PRAGMA journal_size_limit = 4194304")
         if _version(connection) == 0:
             connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")

@@ -127,10 +127,15 @@ class Watch:
         )
         self._publish(changes)
         try:
-            waited = len(self.outbox.waiting())
             self.outbox.put(messages)
+            self._dirty |= bool(changes)
+            if messages:
+                # First: a daemon that is killed while it tells must know under which key, or nobody ends it.
+                self._dirty = True
+                await self._write(settings, groups, ended=False)
+            waited = len(self.outbox.waiting())
             await self.outbox.push(TAKEN_S)
-            self._dirty |= bool(changes or messages) or waited != len(self.outbox.waiting())
+            self._dirty |= waited != len(self.outbox.waiting())
             await self._write(settings, groups, ended=False)
         finally:
             # Last: who is said to be told is so after a kill as well.

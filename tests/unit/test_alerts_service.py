@@ -209,6 +209,36 @@ async def test_a_daemon_that_was_killed_leaves_a_state_that_the_next_one_takes_u
     assert "without a word" in told.messages[0].title
 
 
+class Killed(BaseException):
+    """Here the process is killed."""
+
+
+async def test_a_daemon_that_is_killed_while_it_tells_ends_what_it_told_under_the_same_key(
+    bench: Bench,
+) -> None:
+    told = use(bench)
+    await bench.service.limits.put(ADMIN, "web", WEB)
+    await bench.service.alerts.add(ADMIN, "web-drops", DROPS)
+    take = told.submit
+
+    def submit(message: Message) -> asyncio.Future[bool]:
+        take(message)
+        raise Killed
+
+    bench.service.alerts.submit_to(submit)
+    with pytest.raises(Killed):
+        await flood(bench, 3)
+    bench.service.alerts._watch.book.close()
+    await bench.service.core.close()
+    bench.service = bench._make()
+    await bench.service.start()
+    again = Told(bench.service)
+    await flood(bench, 3)
+    await flood(bench, 10, per_second=0)
+    assert again.states()[-1] == "resolved"
+    assert {one.key for one in again.messages} == {told.messages[0].key}
+
+
 async def test_messages_that_nobody_took_are_handed_over_after_the_restart(bench: Bench) -> None:
     told = use(bench)
     told.refuse = Unavailable("the queue is full", "empty it")
