@@ -2,8 +2,9 @@
 """What is told of alerts, and when: the alerts of one rule as one message. Pure.
 
 A message tells how things stand, so what is held back is not lost: the next one has it. From the first
-firing alert of a rule to the end of the last, all messages have one key. Who was told that an alert fires is
-told when it is over, silenced or not.
+firing alert of a rule to the end of the last, all messages have one key, and the severity and tags of all
+that it was about: so whoever a route led the beginning to has the end too. Who was told that an alert fires
+is told when it is over, silenced or not.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ from zlib import crc32
 
 from valkyrie.adapters.notify.message import Message, Severity
 from valkyrie.control.alerts.engine import Alert, Transition
+from valkyrie.control.alerts.rules import ANY
 from valkyrie.control.alerts.silences import all_tags
 
 HOUR_S = 3600.0
 MOST_LINES = 20  # of each part of a message
 MOST_GROUPS = 1024
+MOST_TAG = 200  # characters of the values of one tag
+MANY = ANY  # a route with any value takes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,20 +126,35 @@ def _woken(group: Group | None, alert: Alert, wall: float) -> Group:
     """The group, with a beginning of its own if all that it was about is over."""
     if group is None:
         return Group(alert.severity, all_tags(alert), alert.note, wall)
-    return group if group.busy else replace(group, severity=alert.severity, began=wall)
+    if group.busy:
+        return group
+    return replace(group, severity=alert.severity, tags=all_tags(alert), note=alert.note, began=wall)
 
 
 def _described(group: Group, heard: Mapping[str, Alert]) -> Group:
-    """With what its alerts have in common, as they are now; what is over is told as it was."""
+    """With what these alerts add."""
     if not heard:
         return group
     alerts = list(heard.values())
-    tags = all_tags(alerts[0])
-    for alert in alerts[1:]:
-        others = all_tags(alert)
-        tags = {name: value for name, value in tags.items() if others.get(name) == value}
-    severity = max(alert.severity for alert in alerts)
-    return replace(group, severity=severity, tags=tags, note=alerts[0].note)
+    severity = max(group.severity, *(alert.severity for alert in alerts))
+    return replace(group, severity=severity, tags=joined(group.tags, alerts), note=alerts[0].note)
+
+
+def joined(tags: Mapping[str, str], alerts: Sequence[Alert]) -> dict[str, str]:
+    """The tags with those of the alerts: different values with commas between, MANY if they are too long."""
+    found = dict(tags)
+    values: dict[str, set[str]] = {}
+    for alert in alerts:
+        for name, value in all_tags(alert).items():
+            values.setdefault(name, set()).add(value)
+    for name, more in values.items():
+        every = more | {tags.get(name, "")} - {""}
+        if len(every) > 1:
+            text = ",".join(sorted({part for one in every for part in one.split(",")}))
+            found[name] = MANY if MANY in every or len(text) > MOST_TAG else text
+        else:
+            found[name] = every.pop()
+    return found
 
 
 def _note_brief(
@@ -158,7 +177,8 @@ def _note_brief(
         room = len(group.brief) < MOST_LINES
         groups[alert.rule] = replace(
             group,
-            tags=group.tags if group.told else all_tags(alert),
+            severity=max(group.severity, alert.severity),
+            tags=joined(group.tags, [alert]),
             brief=(*group.brief, alert.what) if room else group.brief,
             briefer=group.briefer + (not room),
         )

@@ -15,7 +15,12 @@ def leads(route: Route, message: Message) -> bool:
     if message.severity < Severity[route.severity.upper()]:
         return False
     tags = message.tags
-    return all(name in tags and value in (ANY, tags[name]) for name, value in route.tags.items())
+    return all(name in tags and _has(tags[name], value) for name, value in route.tags.items())
+
+
+def _has(told: str, wanted: str) -> bool:
+    """A message about several limits has them with commas between; ANY: about very many."""
+    return wanted in (ANY, told) or told == ANY or wanted in told.split(",")
 
 
 def targets(message: Message, routes: Iterable[Route]) -> list[str]:

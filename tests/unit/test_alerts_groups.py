@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from support.alerts import WALL, rule
 from valkyrie.adapters.notify.message import Message, Severity
+from valkyrie.adapters.notify.settings import Route
 from valkyrie.control.alerts.engine import Alert, Change, Transition
 from valkyrie.control.alerts.groups import MOST_LINES, Group, Terms, tell
 from valkyrie.control.alerts.kept import Kept, kept_in, text_of
 from valkyrie.control.alerts.silences import Silence, checked_match, silenced
 from valkyrie.control.errors import InvalidInput
+from valkyrie.control.notify.routes import leads
 
 TERMS = Terms(group_wait=10, repeat=3600, most_an_hour=4, node="edge1")
 
@@ -87,13 +89,34 @@ def test_one_alert_is_told_in_the_title() -> None:
     assert message.severity is Severity.WARNING
 
 
-def test_of_many_alerts_only_what_they_share_is_a_tag() -> None:
+def test_of_many_alerts_each_tag_has_the_values_of_all() -> None:
     telling = Telling()
     telling.fire("web", "dns")
     (message,) = telling.after(20)
     assert message.tags["team"] == "net"
     assert message.tags["rule"] == "drops"
-    assert "limit" not in message.tags
+    assert message.tags["limit"] == "dns,web"
+    telling.fire(*(f"l{n}" for n in range(200)))
+    (message,) = telling.after(20)
+    assert message.tags["limit"] == "*"
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(("fire", "end")), st.sampled_from(("web", "dns", "ftp"))), max_size=12)
+)
+def test_whoever_a_route_led_the_beginning_to_has_the_end(steps: list[tuple[str, str]]) -> None:
+    route = Route(severity="info", tags={"limit": "web"}, to=("pager",))
+    telling, messages = Telling(replace(TERMS, most_an_hour=1000, repeat=0)), []
+    for what, subject in steps:
+        if (what == "fire") != (subject in telling.live):
+            telling.fire(subject) if what == "fire" else telling.end(subject)
+            messages += telling.after(20)
+    telling.end(*telling.live)
+    messages += telling.after(20)
+    called = [one for one in messages if leads(route, one)]
+    begun = {one.key for one in called}
+    assert begun == {one.key for one in called if one.state == "resolved"}
+    assert any("web drops" in one.body for one in messages) == bool(called)
 
 
 def test_a_thousand_alerts_are_one_short_message() -> None:
