@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 MAX_PAYLOAD = 16 * 1024
 FRESH_S = 60.0
+AHEAD_S = 5.0  # that a sender's clock may be before this one's
+LATEST = 1e12  # no clock is there yet
 MOST_NONCES = 4096
 RATE = 5.0  # a second
 BURST = 20.0
@@ -73,7 +75,10 @@ def opened(payload: bytes, key: bytes) -> dict[str, Any]:
 
 @dataclass
 class Judge:
-    """Lets a command through once. A restart forgets the nonces, hence those from before it are refused."""
+    """Lets a command through once. A restart forgets the nonces: hence what one before it could have let
+    through is refused, and that is all up to AHEAD_S after the start. Else a nonce is kept until there are
+    MOST_NONCES, whatever becomes of the clock.
+    """
 
     node: str
     started: float  # wall seconds
@@ -84,8 +89,9 @@ class Judge:
     def admit(self, body: dict[str, Any], word: str, now: float) -> Command:
         """Raises InvalidInput, PermissionRefused."""
         command = self._read(body, word)
-        self._fresh(float(body["time"]), now)
-        while self.nonces and next(iter(self.nonces.values())) < now - 2 * FRESH_S:
+        at = float(body["time"])
+        self._fresh(at, now)
+        while len(self.nonces) >= MOST_NONCES and abs(now - next(iter(self.nonces.values()))) > FRESH_S:
             self.nonces.popitem(last=False)
         if body["nonce"] in self.nonces:
             raise PermissionRefused("the command was sent before", "use a new nonce for each")
@@ -94,7 +100,7 @@ class Judge:
         if self.tokens < 1 or len(self.nonces) >= MOST_NONCES:
             raise PermissionRefused("too many commands", f"at most {RATE:g} a second")
         self.tokens -= 1
-        self.nonces[body["nonce"]] = now
+        self.nonces[body["nonce"]] = at
         return command
 
     def _read(self, body: dict[str, Any], word: str) -> Command:
@@ -110,7 +116,8 @@ class Judge:
             raise PermissionRefused("the command is for another node", f"this one is {self.node}")
         if body["command"] != word:
             raise PermissionRefused("the command is not that of its topic")
-        if isinstance(body["time"], bool) or not isinstance(body["time"], int | float):
+        time = body["time"]
+        if isinstance(time, bool) or not isinstance(time, int | float) or abs(time) > LATEST:
             raise InvalidInput("the time is no number of seconds since 1970", where="time")
         if not isinstance(body["arguments"], dict):
             raise InvalidInput("the arguments are no object", where="arguments")
@@ -118,10 +125,15 @@ class Judge:
 
     def _fresh(self, at: float, now: float) -> None:
         # Written so that NaN is refused.
-        if not abs(now - at) <= FRESH_S:
-            raise PermissionRefused(f"the command is not of these {FRESH_S:g} s", "are both clocks right?")
-        if not at >= self.started:
-            raise PermissionRefused("the command is older than this process", "send it again")
+        if not now - FRESH_S <= at <= now + AHEAD_S:
+            raise PermissionRefused(
+                f"the command is not of these {FRESH_S:g} s, or more than {AHEAD_S:g} s ahead",
+                "are both clocks right?",
+            )
+        if not at > self.started + AHEAD_S:
+            raise PermissionRefused(
+                f"the command is older than this process or of its first {AHEAD_S:g} s", "send it again"
+            )
 
 
 Operation = Callable[[str, dict[str, Any]], Awaitable[Any]]

@@ -31,7 +31,7 @@ from valkyrie.adapters.secrets import StaticSecrets
 from valkyrie.control.errors import Conflict, InvalidInput, NotFound, PermissionRefused, StateError
 from valkyrie.control.notify.backlog import Backlog, Entry
 from valkyrie.control.notify.book import MOST_DEAD, Book
-from valkyrie.control.notify.commands import FRESH_S, Judge, envelope, opened
+from valkyrie.control.notify.commands import AHEAD_S, FRESH_S, Judge, envelope, opened
 from valkyrie.control.notify.dispatcher import Dispatcher, Surroundings
 from valkyrie.control.notify.journal import FILE, Journal, Kept
 from valkyrie.control.notify.routes import targets
@@ -508,8 +508,9 @@ def test_a_command_is_signed_by_the_text_of_its_body() -> None:
     "changes",
     [
         {"node": "other"}, {"command": "limits-set"}, {"time": 1000.0 - FRESH_S - 1},
-        {"time": 1000.0 + FRESH_S + 1}, {"time": float("nan")}, {"time": "now"}, {"time": True},
-        {"nonce": "short"}, {"id": "a/b"}, {"id": 7}, {"arguments": []}, {"more": 1}, {"time": 989.0},
+        {"time": 1000.0 + AHEAD_S + 1}, {"time": 10**400}, {"time": float("nan")}, {"time": "now"},
+        {"time": True}, {"nonce": "short"}, {"id": "a/b"}, {"id": 7}, {"arguments": []}, {"more": 1},
+        {"time": 989.0},
     ],
 )  # fmt: skip
 def test_commands_that_are_stale_misdirected_or_malformed_are_refused(changes: dict[str, Any]) -> None:
@@ -517,6 +518,24 @@ def test_commands_that_are_stale_misdirected_or_malformed_are_refused(changes: d
     with pytest.raises((PermissionRefused, InvalidInput)):
         judge.admit(command(**changes), "ban", 1000.0)
     assert judge.admit(command(), "ban", 1000.0).name == "ban"
+
+
+def test_no_command_is_admitted_again_by_a_restart_whatever_the_senders_clock() -> None:
+    for ahead in (-30.0, -1.0, 0.0, 1.0, AHEAD_S):
+        sent = command(time=1000.0 + ahead)
+        Judge("n", started=0.0).admit(sent, "ban", 1000.0)
+        after = Judge("n", started=1000.0)
+        for now in range(1000, 1100):
+            with pytest.raises(PermissionRefused):
+                after.admit(sent, "ban", float(now))
+
+
+def test_a_clock_that_jumps_and_comes_back_admits_no_command_again() -> None:
+    judge = Judge("n", started=0.0)
+    judge.admit(command(), "ban", 1000.0)
+    judge.admit(command(time=5000.0, nonce="x" * 16), "ban", 5000.0)
+    with pytest.raises(PermissionRefused, match="sent before"):
+        judge.admit(command(), "ban", 1010.0)
 
 
 def test_commands_are_admitted_once_and_so_many_a_second() -> None:
