@@ -136,7 +136,9 @@ static __always_inline int parse_extensions(struct cursor *c, struct packet *p, 
   u32 fragments = 0;
 #pragma clang loop unroll(disable)
   for (u32 i = 0; i <= MAX_EXTENSIONS; i++) {
-    if (!is_extension(p->protocol) || p->fragment == FRAGMENT_LATER) {
+    /* Told to be likely, the end lies behind the loop: else LLVM 14 lets the loop's last
+     * instruction fall through to its first, and kernels before 6.7 allow only jumps to go back. */
+    if (__builtin_expect(!is_extension(p->protocol) || p->fragment == FRAGMENT_LATER, 1)) {
       *seen = i;
       return PARSED;
     }
