@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness import accel, child, image, lab, network, provision, report, stop
+from harness.errors import VmError
 from harness.image import Image
 from harness.qemu import Machine, Qemu
 from harness.recipe import Recipe, requirements
@@ -90,14 +91,7 @@ def session(wishes: Wishes) -> int:
             try:
                 with timings.step("boot"):
                     boot(place, emulator)
-                with timings.step("copy"):
-                    provision.copy(place)
-                with timings.step("install"):
-                    provision.install(place)
-                status = 0
-                if wishes.tests:
-                    with timings.step("tests"):
-                        status = tests(wishes, file, emulator)
+                status = work(wishes, place, emulator, timings)
                 if wishes.keep:
                     wait(place, file, emulator)
                 return status
@@ -106,6 +100,24 @@ def session(wishes: Wishes) -> int:
                     report.keep_journal(place, wishes.results)
                 place.hang_up()
                 report.say(f"results are in {wishes.results}")
+
+
+def work(wishes: Wishes, place: lab.Lab, emulator: Qemu, timings: report.Timings) -> int:
+    """Provision and test. In a machine that is kept somebody can look at what went wrong."""
+    try:
+        with timings.step("copy"):
+            provision.copy(place)
+        with timings.step("install"):
+            provision.install(place)
+        if not wishes.tests:
+            return 0
+        with timings.step("tests"):
+            return tests(wishes, wishes.results / "lab.json", emulator)
+    except VmError as error:
+        if not wishes.keep:
+            raise
+        sys.stderr.write(f"vm: {error}\n")
+        return 1
 
 
 def boot(place: lab.Lab, emulator: Qemu) -> None:
