@@ -253,6 +253,7 @@ class Dispatcher:
         revived = self._book.revive(name, self._around.wall())
         self._book.backlog(name).unhold()
         one.worker.wake.set()
+        one.worker.hurry.set()
         return {"name": name, "revived": revived, "queued": len(self._book.backlog(name))}
 
     async def test(self, name: str) -> dict[str, Any]:

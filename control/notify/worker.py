@@ -69,6 +69,7 @@ class Worker:
         self.name = name
         self.standing = Standing()
         self.wake = asyncio.Event()
+        self.hurry = asyncio.Event()  # a person asks to try again now, whatever the service said
         self.ready: asyncio.Future[Sender[Any]] = asyncio.get_running_loop().create_future()
         self._make = make
         self._book = book
@@ -137,7 +138,10 @@ class Worker:
         hold = min(self._pace.hold_s * 2 ** (rounds - 1), self._pace.hold_most_s)
         self._book.backlog(self.name).hold(key, time.monotonic() + hold)
         if error.retry_after is not None:  # the service's word, for all messages
-            await asyncio.sleep(error.retry_after)
+            self.hurry.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(error.retry_after):
+                    await self.hurry.wait()
 
     async def _round(self, sender: Sender[Any], entry: Entry) -> None:
         """Some attempts. Raises the last one's NotifyError."""
@@ -150,7 +154,10 @@ class Worker:
         def again(error: Exception) -> bool | float:
             if not isinstance(error, NotifyError) or error.permanent or self._over(entry):
                 return False
-            return True if error.retry_after is None else max(error.retry_after, pace.first_s)
+            if error.retry_after is None:
+                return True
+            # A longer wait is the queue's, where a person can end it.
+            return max(error.retry_after, pace.first_s) if error.retry_after <= pace.most_s else False
 
         async for attempt in stamina.retry_context(
             on=again,

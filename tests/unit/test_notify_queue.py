@@ -250,6 +250,19 @@ async def test_a_final_refusal_is_dead_and_shown_and_can_be_tried_again(tmp_path
             assert made.status()["dead"] == []
 
 
+async def test_a_person_ends_the_wait_that_a_service_asked_for(tmp_path: Path) -> None:
+    async with (
+        fake_http(answer(429, Retry_After="3600"), OK) as server,
+        dispatcher(tmp_path, settings(a=server.url)) as made,
+    ):
+        await made.submit(note())
+        await until(lambda: shown(made, "a")["failures"] == 1, "told to wait")
+        await asyncio.sleep(0.1)
+        assert len(server.requests) == 1
+        await made.retry("a")
+        await until(lambda: shown(made, "a")["delivered"] == 1, "tried at once", 5)
+
+
 async def test_a_message_is_given_up_after_its_time(tmp_path: Path) -> None:
     async with fake_http(answer(500)) as server:
         given = settings(a=server.url).model_copy(update={"give_up_seconds": 0.2})
