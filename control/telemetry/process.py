@@ -48,7 +48,8 @@ def process_figures(proc: Path = PROC) -> ProcessFigures:
 def received(proc: Path = PROC) -> Mapping[str, Received]:
     """By NIC, of the network namespace that the process is in."""
     found = {}
-    for line in (proc / "net" / "dev").read_text().splitlines()[2:]:
+    # A name may be of any bytes, those that steer a terminal or end a line for Python among them.
+    for line in (proc / "net" / "dev").read_text(errors="replace").split("\n")[2:-1]:
         name, _, rest = line.partition(":")
         numbers = [int(word) for word in rest.split()[:4]]
         found[name.strip()] = Received(numbers[1], numbers[0], numbers[3])

@@ -134,6 +134,13 @@ def test_figures_of_this_process_are_those_of_the_kernel() -> None:
     assert received()["lo"].packets >= 0
 
 
+def test_a_nic_with_an_odd_name_hides_no_other(tmp_path: Path) -> None:
+    (tmp_path / "net").mkdir()
+    rows = b"".join(name + b": 100 7 0 3 0 0 0 0 0 0 0 0 0 0 0 0\n" for name in (b"\xff\x1d\x85", b"eth0"))
+    (tmp_path / "net" / "dev").write_bytes(b"Inter-|   Receive\n face |bytes\n" + rows)
+    assert received(tmp_path)["eth0"].packets == 7
+
+
 def test_a_process_with_brackets_in_its_name_is_read_all_the_same(tmp_path: Path) -> None:
     fields = ["S", *("0" for _ in range(49))]
     for at, value in ((11, "100"), (12, "200"), (17, "4"), (19, "1000"), (21, "2")):
