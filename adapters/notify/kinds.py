@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
@@ -20,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from valkyrie.adapters.hosts import on_this_host
 from valkyrie.control.errors import InvalidInput
 
 MIN_KEY_BYTES = 16
@@ -29,16 +29,6 @@ SECRET = re.compile(r"pass|secret|token|api_?key|^key$|pwd|webhook")
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, populate_by_name=True)
-
-
-def on_this_host(host: str) -> bool:
-    """Whether what is sent there stays on this host, so that it need not be encrypted."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def checked_url(url: str) -> str:

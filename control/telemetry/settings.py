@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from valkyrie.adapters.hosts import on_this_host
 
 MAX_URL = 1024
 
@@ -57,6 +59,14 @@ class OtlpSettings(_Section):
     timeout_seconds: float = Field(5.0, ge=0.1, le=60, description="of one delivery, connecting included")
     ca: Path | None = Field(None, description="PEM of the authorities to trust; none: the system's")
     traces: bool = Field(False, description="send a trace of each control operation too")
+
+    @field_validator("headers_credential")
+    @classmethod
+    def _not_in_the_clear(cls, name: str | None, info: ValidationInfo) -> str | None:
+        parts = urlsplit(info.data.get("endpoint", ""))
+        if name is not None and parts.scheme == "http" and not on_this_host(parts.hostname or ""):
+            raise ValueError("the endpoint must begin with https://, for a secret goes there")
+        return name
 
 
 class PrometheusSettings(_Section):

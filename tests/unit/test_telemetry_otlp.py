@@ -166,6 +166,7 @@ async def test_a_damaged_file_of_what_was_set_does_not_keep_the_daemon_from_star
         ({"interval_seconds": 0.5}, "interval_seconds"),
         ({"prometheus_listen": "localhost"}, "prometheus_listen"),
         ({"enabled": True, "headers_credential": "missing"}, "headers_credential"),
+        ({"endpoint": "http://192.0.2.1:4318", "headers_credential": "otel"}, "headers_credential"),
     ],
 )
 async def test_what_cannot_work_is_refused_and_nothing_is_kept(
