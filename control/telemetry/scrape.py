@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from valkyrie.control.errors import Unavailable
+from valkyrie.control.errors import Unavailable, ValkyrieError
 
 CONNECTIONS = 8
 SECONDS = 10.0
@@ -81,7 +81,10 @@ class Scraper:
             return _response("404 Not Found", b"there is /metrics alone\n")
         if words[0] not in (b"GET", b"HEAD"):
             return _response("405 Method Not Allowed", b"GET it\n")
-        text = await self._fresh()
+        try:
+            text = await self._fresh()
+        except ValkyrieError as error:
+            return _response("503 Service Unavailable", f"{error.what}\n".encode())
         return _response("200 OK", text, body=words[0] == b"GET")
 
     async def _fresh(self) -> bytes:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.ctl import ROOT
@@ -23,6 +24,7 @@ from support.workbench import ADMIN, WEB, Bench
 from valkyrie.control import abi
 from valkyrie.control.api.table import ROUTES
 from valkyrie.control.config import Settings
+from valkyrie.control.errors import Unavailable
 from valkyrie.control.telemetry.catalogue import CATALOGUE, samples
 from valkyrie.control.telemetry.prometheus import text
 from valkyrie.control.telemetry.reference import reference
@@ -208,6 +210,20 @@ async def test_however_many_ask_there_is_one_collection_a_second() -> None:
         assert {answer[-6:] for answer in answers} == {b"one 1\n"}
         now[0] = 1.0
         assert (await exchange(port, GET)).endswith(b"one 2\n")
+
+
+async def test_who_scrapes_what_cannot_be_looked_at_is_told_so_without_a_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Away(list[bytes]):
+        def pop(self, index: Any = -1) -> bytes:
+            raise Unavailable("the maps are gone", "start it again")
+
+    async with scraper(Away(), [0.0]) as port:
+        answer = await exchange(port, GET)
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert answer.endswith(b"the maps are gone\n")
+    assert not caplog.records
 
 
 async def test_those_who_hold_connections_do_not_hold_more_than_there_are() -> None:
