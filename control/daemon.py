@@ -25,6 +25,7 @@ from valkyrie.control.dataplane.layout import CAPTURED, OBSERVED
 from valkyrie.control.dataplane.watch import LinkWatch
 from valkyrie.control.errors import ValkyrieError
 from valkyrie.control.lifecycle import forever, keep, ping, watch_links
+from valkyrie.control.oneheap import share_heap
 from valkyrie.control.sdnotify import notify, watchdog_interval
 from valkyrie.control.service.clock import RANDOM_BYTES, Clock
 from valkyrie.control.service.kernel import KernelEngine
@@ -48,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     path = parser.parse_args(arguments).config
     forbid_core_dumps()
+    share_heap()
     try:
         settings = load_settings(path)
         logs.set_up(settings.log, settings.log_format)

@@ -5,20 +5,17 @@ Every change names the program that it expects to find (IFLA_XDP_EXPECTED_FD), s
 and somebody else's program is never thrown out by accident.
 """
 
-import asyncio
 import errno
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
+from typing import Literal
 
 from valkyrie.control.dataplane import bpf, pins
+from valkyrie.control.dataplane.links import links, named, set_xdp
+from valkyrie.control.dataplane.watch import ATTACHED_DRV, ATTACHED_SKB, LinkEvent
 from valkyrie.control.errors import DataplaneError, Foreign, NotFound, PermissionRefused, ValkyrieError
 
 Mode = Literal["native", "generic"]
@@ -26,11 +23,8 @@ Wish = Literal["auto", "native", "generic"]
 
 IF_NONE, GENERIC, NATIVE, REPLACE = 1, 2, 4, 16
 FLAGS: dict[Mode, int] = {"native": NATIVE, "generic": GENERIC}
-KINDS: dict[str, Mode] = {"IFLA_XDP_DRV_PROG_ID": "native", "IFLA_XDP_SKB_PROG_ID": "generic"}
+MODES: dict[int, Mode] = {ATTACHED_DRV: "native", ATTACHED_SKB: "generic"}
 REMOVE = -1
-MAX_NIC_NAME = 15
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -65,25 +59,6 @@ class Attached:
     note: str
 
 
-def _netlink(work: Callable[[IPRoute], T]) -> T:
-    """Run the work with a netlink socket of this thread's network namespace.
-
-    Inside a running event loop that takes a thread (which inherits the namespace), because the
-    netlink library has a loop of its own.
-    """
-
-    def run() -> T:
-        with IPRoute() as ip:
-            return work(ip)
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return run()
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(run).result()
-
-
 def _pinned_ids(pin_dir: Path) -> tuple[int, int]:
     """The ids of the pinned program and of its map `control`; 0 for what is not pinned."""
     prog_id = map_id = 0
@@ -111,46 +86,24 @@ def _program(prog_id: int, mode: Mode, pin_dir: Path) -> Program:
     return Program(prog_id, info.name, info.tag, mode, ours)
 
 
-def _attached(link: Any) -> tuple[int, Mode] | None:
-    xdp = link.get_attr("IFLA_XDP")
-    for kind, mode in KINDS.items():
-        if xdp is not None and xdp.get_attr(kind):
-            return int(xdp.get_attr(kind)), mode
-    return None
-
-
-def _link(ip: IPRoute, name: str) -> Any:
-    found = ip.link_lookup(ifname=name) if 0 < len(name) <= MAX_NIC_NAME else []
-    if not found:
-        names = ", ".join(sorted(str(link.get_attr("IFLA_IFNAME")) for link in ip.get_links())[:20])
-        raise NotFound(f"there is no NIC {name[:64]}", f"there are: {names}")
-    return ip.get_links(found[0])[0]
-
-
 def query(name: str, pin_dir: Path) -> Nic:
     """A NIC and its program. Raises NotFound naming the NICs there are."""
-    link = _netlink(lambda ip: _link(ip, name))
+    link = named(name)
+    if link is None:
+        names = ", ".join(sorted(link.name for link in links())[:20])
+        raise NotFound(f"there is no NIC {name[:64]}", f"there are: {names}")
     return _nic(link, pin_dir)
 
 
-def _nic(link: Any, pin_dir: Path) -> Nic:
-    held = _attached(link)
-    program = _program(held[0], held[1], pin_dir) if held else None
-    return Nic(str(link.get_attr("IFLA_IFNAME")), int(link["index"]), bool(link["flags"] & 1), program)
+def _nic(link: LinkEvent, pin_dir: Path) -> Nic:
+    mode = MODES.get(link.xdp)
+    program = None if mode is None or not link.prog_id else _program(link.prog_id, mode, pin_dir)
+    return Nic(link.name, link.ifindex, link.up, program)
 
 
 def nics(pin_dir: Path) -> list[Nic]:
     """Every NIC of the namespace, by ifindex."""
-    links = _netlink(lambda ip: list(ip.get_links()))
-    return sorted((_nic(link, pin_dir) for link in links), key=lambda nic: nic.ifindex)
-
-
-def _set(ifindex: int, fd: int, flags: int, expected: int | None = None) -> None:
-    """One change by netlink. Raises NetlinkError."""
-    attributes = [("IFLA_XDP_FD", fd), ("IFLA_XDP_FLAGS", flags)]
-    if expected is not None:
-        attributes.append(("IFLA_XDP_EXPECTED_FD", expected))
-    _netlink(lambda ip: ip.link("set", index=ifindex, xdp={"attrs": attributes}))
+    return sorted((_nic(link, pin_dir) for link in links()), key=lambda nic: nic.ifindex)
 
 
 @contextmanager
@@ -162,22 +115,22 @@ def _expected(program: Program) -> Iterator[int]:
         os.close(fd)
 
 
-def _reason(error: NetlinkError) -> str:
-    return str(error.args[1]) if len(error.args) > 1 and error.args[1] else os.strerror(error.code)
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
-def _failed(error: NetlinkError, doing: str) -> Exception:
+def _failed(error: OSError, doing: str) -> Exception:
     text = f"{doing}: {_reason(error)}"
-    if error.code in (errno.EPERM, errno.EACCES):
+    if error.errno in (errno.EPERM, errno.EACCES):
         return PermissionRefused(text, "run it as root (or with CAP_NET_ADMIN and CAP_BPF)")
-    if error.code in (errno.EBUSY, errno.EEXIST):
+    if error.errno in (errno.EBUSY, errno.EEXIST):
         return Foreign(
             f"{doing}: another XDP program came in between, or a link holds the NIC: {_reason(error)}",
             "see `bpftool net`; end what attached it",
         )
-    if error.code == errno.ENODEV:
+    if error.errno == errno.ENODEV:
         return NotFound(text, "the NIC has gone: see `ip link`")
-    if error.code == errno.EOPNOTSUPP:
+    if error.errno == errno.EOPNOTSUPP:
         return DataplaneError(text, "the driver has no native XDP: use --mode generic")
     return DataplaneError(
         text, "see `valkyrie-ctl doctor` for MTU, offloads and queues, or use --mode generic"
@@ -212,9 +165,9 @@ def attach(name: str, prog_fd: int, pin_dir: Path, wish: Wish = "auto", *, repla
     if wish != "auto":
         return _try(nic, prog_fd, wish, "")
     try:
-        _set(nic.ifindex, prog_fd, NATIVE | IF_NONE)
-    except NetlinkError as error:
-        if error.code in (errno.EPERM, errno.EACCES, errno.EBUSY, errno.EEXIST, errno.ENODEV):
+        set_xdp(nic.ifindex, prog_fd, NATIVE | IF_NONE)
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.EACCES, errno.EBUSY, errno.EEXIST, errno.ENODEV):
             raise _failed(error, f"attaching to {name}") from error
         return _try(nic, prog_fd, "generic", f"generic mode: {name} refused native XDP ({_reason(error)})")
     return Attached(nic.name, nic.ifindex, "native", _id(prog_fd), "")
@@ -227,8 +180,8 @@ def _id(prog_fd: int) -> int:
 def _try(nic: Nic, prog_fd: int, mode: Mode, note: str, expected: int | None = None) -> Attached:
     how = IF_NONE if expected is None else REPLACE
     try:
-        _set(nic.ifindex, prog_fd, FLAGS[mode] | how, expected)
-    except NetlinkError as error:
+        set_xdp(nic.ifindex, prog_fd, FLAGS[mode] | how, expected)
+    except OSError as error:
         raise _failed(error, f"attaching to {nic.name} in {mode} mode") from error
     return Attached(nic.name, nic.ifindex, mode, _id(prog_fd), note)
 
@@ -248,9 +201,9 @@ def _put_back(nic: Nic, held: Program, failure: ValkyrieError) -> None:
     """Raises DataplaneError saying that the NIC is open, if the old program cannot be attached again."""
     try:
         with _expected(held) as old:
-            _set(nic.ifindex, old, FLAGS[held.mode] | IF_NONE)
-    except (NetlinkError, ValkyrieError) as error:
-        reason = _reason(error) if isinstance(error, NetlinkError) else error
+            set_xdp(nic.ifindex, old, FLAGS[held.mode] | IF_NONE)
+    except (OSError, ValkyrieError) as error:
+        reason = _reason(error) if isinstance(error, OSError) else error
         raise DataplaneError(
             f"{nic.name} is OPEN, with no program: {failure.what}; and the one in {held.mode} mode could not "
             f"be put back: {reason}",
@@ -261,8 +214,8 @@ def _put_back(nic: Nic, held: Program, failure: ValkyrieError) -> None:
 def _remove(nic: Nic, held: Program) -> None:
     with _expected(held) as expected:
         try:
-            _set(nic.ifindex, REMOVE, FLAGS[held.mode] | REPLACE, expected)
-        except NetlinkError as error:
+            set_xdp(nic.ifindex, REMOVE, FLAGS[held.mode] | REPLACE, expected)
+        except OSError as error:
             raise _failed(error, f"detaching from {nic.name}") from error
 
 

@@ -19,6 +19,8 @@ from valkyrie.control.errors import Unavailable
 GROUP_LINK = 1
 NEWLINK, DELLINK = 16, 17
 IFNAME, XDP, XDP_ATTACHED, XDP_PROG_ID = 3, 43, 2, 4
+ATTACHED_DRV, ATTACHED_SKB = 1, 2
+XDP_PROG_IDS = {ATTACHED_DRV: 5, ATTACHED_SKB: 6}
 TYPE_MASK = 0x3FFF  # without the "nested" and "network byte order" marks
 IFF_UP, IFF_RUNNING = 1, 64
 RECEIVE_BYTES = 65536
@@ -33,6 +35,7 @@ ATTRIBUTE = struct.Struct("=HH")
 class LinkEvent:
     """`changed`: a NIC is new or differs; `removed`: it has gone; `resync`: events were lost, so
     every NIC must be looked at. `prog_id` is the XDP program attached, 0 if none; `xdp` how, XDP_ATTACHED_*.
+    Of a NIC that carries another in the hardware too, they tell of the one beside it.
     """
 
     kind: Literal["changed", "removed", "resync"]
@@ -57,8 +60,7 @@ def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
 def _event(kind: int, body: bytes) -> LinkEvent:
     _, _, ifindex, flags, _ = LINK.unpack_from(body)
     found = dict(_attributes(body[LINK.size :]))
-    xdp = dict(_attributes(found.get(XDP, b"")))
-    prog_id = int.from_bytes(xdp.get(XDP_PROG_ID, b"")[:4], sys.byteorder)
+    prog_id, mode = _xdp(dict(_attributes(found.get(XDP, b""))))
     return LinkEvent(
         "removed" if kind == DELLINK else "changed",
         ifindex,
@@ -66,8 +68,20 @@ def _event(kind: int, body: bytes) -> LinkEvent:
         bool(flags & IFF_UP),
         bool(flags & IFF_RUNNING),
         prog_id,
-        xdp.get(XDP_ATTACHED, b"\0")[0],
+        mode,
     )
+
+
+def _xdp(attributes: dict[int, bytes]) -> tuple[int, int]:
+    """The program's id and XDP_ATTACHED_*."""
+    for mode, kind in XDP_PROG_IDS.items():
+        if prog_id := _number(attributes, kind):
+            return prog_id, mode
+    return _number(attributes, XDP_PROG_ID), _number(attributes, XDP_ATTACHED)
+
+
+def _number(attributes: dict[int, bytes], kind: int) -> int:
+    return int.from_bytes(attributes.get(kind, b"")[:4], sys.byteorder)
 
 
 def parse(data: bytes) -> list[LinkEvent]:

@@ -9,15 +9,15 @@ import struct
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 
 from valkyrie.control import abi
 from valkyrie.control.config import Settings
+from valkyrie.control.dataplane import attach, build, explain, maps, migrate, stats
 from valkyrie.control.dataplane import buckets as table
-from valkyrie.control.dataplane import build, explain, maps, migrate, stats
+from valkyrie.control.dataplane.attach import Wish
 from valkyrie.control.dataplane.buckets import Bucket
 from valkyrie.control.dataplane.build import Outcome
 from valkyrie.control.dataplane.events import EventReader
@@ -41,20 +41,9 @@ from valkyrie.control.service.engine import Attached, Banned, Figures, LeaseFigu
 from valkyrie.control.service.told import Pricing
 from valkyrie.control.service.world import World
 
-if TYPE_CHECKING:
-    from valkyrie.control.dataplane.attach import Wish
-
 log = logging.getLogger(__name__)
 
 ETHERNET_BYTES, VLAN_BYTES = 14, 4
-XDP_MODES = {1: "native", 2: "generic"}  # linux/if_link.h: XDP_ATTACHED_DRV, _SKB
-
-
-def _netlink() -> ModuleType:
-    """The part that changes attachments. Loaded when first needed: adopting does without it."""
-    from valkyrie.control.dataplane import attach  # noqa: PLC0415
-
-    return attach
 
 
 def sizes_of(buckets: int, cpus: int) -> Sizes:
@@ -195,13 +184,12 @@ class KernelEngine:
         stats.zero(self._plane, slots)
 
     def attach(self, nic: str, *, slot: int, mode: str, replace: bool) -> Attached:
-        netlink = _netlink()
-        found = netlink.query(nic, self._pins)
+        found = attach.query(nic, self._pins)
         # Named first, so that a limit on this interface holds from the first packet.
         self._name(found.ifindex, slot)
         try:
             wish = cast("Wish", mode)
-            done = netlink.attach(nic, self._plane.fd("police"), self._pins, wish, replace=replace)
+            done = attach.attach(nic, self._plane.fd("police"), self._pins, wish, replace=replace)
         except BaseException:
             if found.program is None or not found.program.ours:
                 self._plane.forget_nic(found.ifindex)
@@ -229,16 +217,15 @@ class KernelEngine:
         self._plane.set_nic(ifindex, slot)
 
     def detach(self, nic: str) -> None:
-        netlink = _netlink()
-        found = netlink.query(nic, self._pins)
+        found = attach.query(nic, self._pins)
         if found.program is not None and found.program.ours:
-            netlink.detach(nic, self._pins)
+            attach.detach(nic, self._pins)
         self._plane.forget_nic(found.ifindex)
 
     def attached(self) -> Mapping[str, str]:
         return {
             nic.name: nic.program.mode
-            for nic in _netlink().nics(self._pins)
+            for nic in attach.nics(self._pins)
             if nic.program is not None and nic.program.ours
         }
 
@@ -253,7 +240,7 @@ class KernelEngine:
         """NICs that carry our program, of this or a former build, with its id."""
         return {
             nic.name: nic.program.id
-            for nic in _netlink().nics(self._pins)
+            for nic in attach.nics(self._pins)
             if nic.program is not None and nic.program.ours
         }
 
@@ -263,7 +250,7 @@ class KernelEngine:
         if any(link.prog_id not in ours for link in found):
             ours |= dict.fromkeys(self._ours().values(), True)
         return {
-            link.name: Wire(link.running, ours.get(link.prog_id, False), XDP_MODES.get(link.xdp, ""))
+            link.name: Wire(link.running, ours.get(link.prog_id, False), attach.MODES.get(link.xdp, ""))
             for link in found
         }
 

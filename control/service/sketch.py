@@ -10,6 +10,7 @@ exceeds (all that was added) / (size + 1). Every key above that is held, whateve
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,9 @@ def mixed(keys: Words, secret: Words) -> Words:
 
 
 def odd_words(seed: int, count: int) -> Words:
-    return np.random.default_rng(seed).integers(0, 1 << 63, count, np.uint64) * np.uint64(2) + np.uint64(1)
+    """As many as `count`, which nobody knows who does not know the seed of 64 bits."""
+    drawn = hashlib.shake_128(seed.to_bytes(8)).digest(8 * count)
+    return np.frombuffer(drawn, np.uint64) | np.uint64(1)
 
 
 class Sketch:

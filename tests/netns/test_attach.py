@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from pyroute2.netlink.exceptions import NetlinkError
 
 from support.netns import End, add_nic, veth_pair
 from valkyrie.control.dataplane import attach, bpf, pins
+from valkyrie.control.dataplane.links import set_xdp
 from valkyrie.control.errors import DataplaneError, Foreign, NotFound, PermissionRefused
 from valkyrie.control.lab.netns import Namespace
 
@@ -127,7 +127,7 @@ def test_a_foreign_program_is_named_and_left_alone(
 ) -> None:
     inside = ends[0].namespace
     other = load("somebody", PASS)
-    inside.call(attach._set, ends[0].ifindex, other, attach.NATIVE)
+    inside.call(set_xdp, ends[0].ifindex, other, attach.NATIVE)
     for change in (
         lambda: inside.call(attach.attach, "nic0", ours, pin_dir),
         lambda: inside.call(attach.detach, "nic0", pin_dir),
@@ -143,7 +143,7 @@ def test_a_foreign_program_is_replaced_when_that_is_asked(
     ends: tuple[End, End], ours: int, pin_dir: Path, load: Callable[[str, int], int]
 ) -> None:
     inside = ends[0].namespace
-    inside.call(attach._set, ends[0].ifindex, load("somebody", PASS), attach.GENERIC)
+    inside.call(set_xdp, ends[0].ifindex, load("somebody", PASS), attach.GENERIC)
     done = inside.call(lambda: attach.attach("nic0", ours, pin_dir, replace=True))
     assert done.mode == "generic"
     assert inside.call(attach.query, "nic0", pin_dir).program is not None
@@ -202,11 +202,10 @@ def test_a_nic_left_open_by_a_change_of_mode_is_said_to_be_open(
 
     def refuse_additions(ifindex: int, fd: int, flags: int, expected: int | None = None) -> None:
         if fd != attach.REMOVE:
-            raise NetlinkError(errno.ENOMEM, "Cannot allocate memory")
-        really_set(ifindex, fd, flags, expected)
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        set_xdp(ifindex, fd, flags, expected)
 
-    really_set = attach._set
-    monkeypatch.setattr(attach, "_set", refuse_additions)
+    monkeypatch.setattr(attach, "set_xdp", refuse_additions)
     with pytest.raises(DataplaneError, match=r"nic0 is OPEN.*native.*Cannot allocate") as caught:
         inside.call(attach.attach, "nic0", ours, pin_dir, "native")
     assert caught.value.hint == "valkyrie-ctl attach nic0 --mode generic"
@@ -225,6 +224,12 @@ def test_an_unknown_nic_is_answered_with_those_there_are(ends: tuple[End, End], 
         with pytest.raises(NotFound) as caught:
             ends[0].namespace.call(attach.query, name, pin_dir)
         assert "nic0" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["", "nic0\0", "nic0\0x", "n" * 16, "nic0:1", "ä" * 8, "%d"])
+def test_a_name_that_no_nic_can_have_finds_none(ends: tuple[End, End], pin_dir: Path, name: str) -> None:
+    with pytest.raises(NotFound, match="there is no NIC"):
+        ends[0].namespace.call(attach.query, name, pin_dir)
 
 
 async def test_it_works_inside_a_running_event_loop(pin_dir: Path) -> None:

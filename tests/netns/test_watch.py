@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from support.netns import End, add_nic, delete_link, set_link, veth_pair
 from valkyrie.control.dataplane import attach, bpf, watch
+from valkyrie.control.dataplane.links import set_xdp
 from valkyrie.control.dataplane.watch import LinkEvent, LinkWatch
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces and BPF need root")
@@ -65,12 +66,12 @@ async def test_attach_and_detach_show_and_a_replacement_leaves_no_gap(ends: tupl
     ids = [bpf.prog_info(fd).id for fd in fds]
     try:
         with inside.call(LinkWatch) as subscription:
-            inside.call(attach._set, ends[0].ifindex, fds[0], attach.NATIVE | attach.IF_NONE)
+            inside.call(set_xdp, ends[0].ifindex, fds[0], attach.NATIVE | attach.IF_NONE)
             await until(subscription, prog_id=ids[0])
-            inside.call(attach._set, ends[0].ifindex, fds[1], attach.NATIVE | attach.REPLACE, fds[0])
+            inside.call(set_xdp, ends[0].ifindex, fds[1], attach.NATIVE | attach.REPLACE, fds[0])
             between = await until(subscription, prog_id=ids[1])
             assert {event.prog_id for event in between} <= set(ids)
-            inside.call(attach._set, ends[0].ifindex, attach.REMOVE, attach.NATIVE | attach.REPLACE, fds[1])
+            inside.call(set_xdp, ends[0].ifindex, attach.REMOVE, attach.NATIVE | attach.REPLACE, fds[1])
             await until(subscription, prog_id=0)
     finally:
         for fd in fds:
@@ -102,3 +103,14 @@ def test_a_message_cut_anywhere_is_left_out(cut: int) -> None:
     whole = struct.pack("=IHHII", 16 + len(body), watch.NEWLINK, 0, 0, 0) + body
     expected = [LinkEvent("changed", 7, "nic0", up=True)] if cut >= len(whole) else []
     assert watch.parse(whole[:cut]) == expected
+
+
+def attribute(kind: int, data: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(data), kind) + data + bytes(-len(data) % 4)
+
+
+def test_beside_a_program_in_the_hardware_the_one_in_the_driver_is_told() -> None:
+    several, hardware, driver = attribute(2, b"\4"), attribute(7, b"\x09\0\0\0"), attribute(5, b"\x05\0\0\0")
+    body = struct.pack("=BxHiII", 0, 1, 7, 0, 0) + attribute(watch.XDP | 0x8000, several + hardware + driver)
+    (event,) = watch.parse(struct.pack("=IHHII", 16 + len(body), watch.NEWLINK, 0, 0, 0) + body)
+    assert (event.prog_id, event.xdp) == (5, watch.ATTACHED_DRV)
