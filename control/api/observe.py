@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Literal
 
 from pydantic import Field
@@ -32,7 +33,10 @@ class ObserveBody(Body):
 
 async def observe(service: Service, call: Call) -> Any:
     body: ObserveBody = call.body
-    limit = known(service.core.world, body.limit) if body.limit is not None else _imagined(body)
+    if body.limit is not None:
+        limit = known(service.core.world, body.limit)
+    else:
+        limit = await asyncio.to_thread(_imagined, body)  # 100,000 prefixes take a while
     one = await service.observations.begin(call.actor, limit, body.limit or "", body.seconds)
     return told(service.observations.told(one), lambda: service.observations.end(one))
 

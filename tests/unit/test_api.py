@@ -12,14 +12,17 @@ import stat
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from support.fake_engine import FakeEngine
+from valkyrie.control.api import observe
 from valkyrie.control.api.listener import ACL_NAME, access_list, bind
 from valkyrie.control.api.openapi import describe
 from valkyrie.control.api.peer import CONNECTIONS_A_USER, Access, Peer, peer_of
@@ -27,7 +30,8 @@ from valkyrie.control.api.route import SMALL_BODY
 from valkyrie.control.api.server import make_server
 from valkyrie.control.api.table import ROUTES
 from valkyrie.control.config import Settings
-from valkyrie.control.errors import Conflict, PermissionRefused, Unavailable
+from valkyrie.control.errors import Conflict, InvalidInput, PermissionRefused, Unavailable
+from valkyrie.control.service import limits
 from valkyrie.control.service.clock import Clock
 from valkyrie.control.service.service import Service
 from valkyrie.control.state.store import State
@@ -154,6 +158,27 @@ async def test_a_body_over_the_bound_is_refused(api: Api) -> None:
     status, answer = await api.call("PUT", "/v1/ban", raw=b" " * (SMALL_BODY + 1))
     assert status == 400
     assert "larger than" in answer["error"]["what"]
+
+
+@pytest.mark.parametrize(
+    ("module", "method", "target"),
+    [(limits, "PUT", "/v1/limits/many"), (observe, "POST", "/v1/observe")],
+)
+async def test_a_match_is_read_in_a_thread_for_it_may_have_very_many_prefixes(
+    api: Api, monkeypatch: pytest.MonkeyPatch, module: ModuleType, method: str, target: str
+) -> None:
+    read_by: list[threading.Thread] = []
+
+    def checked(*given: Any) -> Any:
+        read_by.append(threading.current_thread())
+        raise InvalidInput("seen", "enough")
+
+    monkeypatch.setattr(module, "checked", checked)
+    assert (await api.call(method, target, {"key": "src", **({"rate": "1/s"} if method == "PUT" else {})}))[
+        0
+    ] == 400
+    assert read_by != [threading.current_thread()]
+    assert len(read_by) == 1
 
 
 async def test_paths_and_methods_that_are_not_there_are_named(api: Api) -> None:
