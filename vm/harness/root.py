@@ -1,27 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A minimal root of a release, and commands inside it, as if it were a machine of its own.
+"""A minimal root of a release, and scripts inside it, as if it were a machine of its own.
 
-Commands run in mount and process namespaces of their own, with a BPF file system of their own, so that no
+Scripts run in mount and process namespaces of their own, with a BPF file system of their own, so that no
 mounts, pins or processes are left when they end; the kernel and its devices are the host's, and so is the
-network, unless they are to have none. They end when this process does, however it ends.
+network, unless there is to be none. They end when the process that started them does, however it ends.
 """
+
+from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import Any
+
+from harness.child import APART, WITH_PARENT
 
 # How this host reaches its package registries.
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 SETTINGS = ("/etc/pip.conf", "/etc/resolv.conf")
-INSIDE = "/root/host.crt"
+COPIED = "/root/host.crt"
 
-FETCH_S = 60  # apt gives up on a server that says nothing for so long
+SERVER_S = 60  # apt gives up on a server that is silent for so long
 
-# The root is moved over the old one rather than only changed to: inside, a command may do what a chroot
-# forbids (make a user namespace, pivot_root). Without `mount`, which a minimal root lacks, it cannot be undone.
+# The root is moved over the host's rather than only changed to: inside, a command may do what is forbidden
+# in a chroot (make a user namespace, pivot_root). A minimal root has no `mount`, so the host's does it all.
 ENTER = """
 set -e
 mount --bind "$ROOT" "$ROOT"
@@ -30,75 +35,81 @@ mount -t proc proc proc
 for part in sys dev; do mount --rbind "/$part" "$part"; done
 mount -t bpf bpf sys/fs/bpf
 mount -t tmpfs tmpfs run
-[ -z "$CHECKOUT" ] || mount --bind -o ro "$CHECKOUT" mnt
+[ -z "$LENT" ] || { mount --bind "$LENT" mnt; mount -o remount,bind,ro mnt; }
 mount --move . /
-exec chroot . /bin/bash -c "$1"
+exec chroot . /usr/bin/env -u ROOT -u LENT /bin/bash -c "$1"
 """
 
 
-def apart(*, network: bool = True) -> list[str]:
-    """What precedes a command that is to run in namespaces of its own and to end with this process."""
-    own = ["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]
-    return ["setpriv", "--pdeathsig", "KILL", "--", "unshare", *own, *([] if network else ["--net"])]
+@dataclass(frozen=True)
+class Root:
+    """The root at `path`. What is `lent` to it is at /mnt while a script runs, read-only."""
+
+    path: Path
+    lent: Path | None = None
+
+    def start(self, script: str, *, network: bool = True, **streams: Any) -> subprocess.Popen[str]:
+        """Start a shell script inside; `streams` as for Popen."""
+        alone = [*WITH_PARENT, *APART, *([] if network else ["--net"])]
+        return subprocess.Popen(
+            [*alone, "bash", "-c", ENTER, "enter", script],
+            env={
+                **environment(os.environ),
+                "ROOT": str(self.path),
+                "LENT": str(self.lent or ""),
+            },
+            text=True,
+            errors="replace",
+            **streams,
+        )
+
+    def run(
+        self, script: str, *, network: bool = True, timeout: float = 600
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a shell script inside; its exit code is the caller's to judge."""
+        process = self.start(script, network=network, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        with process:
+            try:
+                output, errors = process.communicate(timeout=timeout)
+            except BaseException:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess(script, process.returncode, output, errors)
 
 
-def make_command(release: str, path: Path, packages: Sequence[str] = (), keyring: Path | None = None) -> list[str]:
-    """The command that fills the empty folder at `path`. `keyring`: who signs, if not the usual ones."""
+def environment(ours: Mapping[str, str]) -> dict[str, str]:
+    """Of a script inside: nothing of this process's but how pip reaches its registry."""
+    return {
+        **{name: value for name, value in ours.items() if name.startswith("PIP_")},
+        **({"PIP_CERT": COPIED} if CERTIFICATES.exists() else {}),
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": "/root",
+        "LC_ALL": "C.UTF-8",
+    }
+
+
+def making(
+    release: str, path: Path, packages: Sequence[str] = (), components: Sequence[str] = ("main",)
+) -> list[str]:
+    """The command that makes a root at `path`, an empty folder or none."""
     return [
-        *apart(),
-        "mmdebstrap",
-        "--quiet",
-        "--variant=apt",
-        "--components=main,universe" if release == "noble" else "--components=main",
+        *APART,
+        *("mmdebstrap", "--quiet", "--variant=apt", f"--components={','.join(components)}"),
         *([f"--include={','.join(packages)}"] if packages else []),
-        *([f"--keyring={keyring}"] if keyring else []),
-        f"--aptopt=Acquire::http::Timeout \"{FETCH_S}\"",
+        f'--aptopt=Acquire::http::Timeout "{SERVER_S}"',
         release,
         str(path),
     ]
 
 
-def environment(path: Path, checkout: Path | None = None) -> dict[str, str]:
-    """Of a command inside: nothing of this process's but how pip reaches its registry."""
-    return {
-        **{name: value for name, value in os.environ.items() if name.startswith("PIP_")},
-        **({"PIP_CERT": INSIDE} if CERTIFICATES.exists() else {}),
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "HOME": "/root",
-        "LC_ALL": "C.UTF-8",
-        "ROOT": str(path),
-        "CHECKOUT": str(checkout or ""),
-    }
-
-
-def copy_settings(path: Path) -> None:
+def lend_settings(path: Path) -> None:
     """Put into the root how this host reaches its package registries."""
     for file in filter(os.path.exists, SETTINGS):
         shutil.copyfile(file, path / file.lstrip("/"))
     if CERTIFICATES.exists():
-        shutil.copyfile(CERTIFICATES, path / INSIDE.lstrip("/"))
-
-
-def start(
-    path: Path,
-    script: str,
-    *,
-    network: bool = True,
-    checkout: Path | None = None,
-    output: int | IO[str] = subprocess.PIPE,
-    errors: int = subprocess.PIPE,
-) -> subprocess.Popen[str]:
-    """Start a shell script inside; `checkout` is at /mnt then, read-only."""
-    return subprocess.Popen(
-        [*apart(network=network), "bash", "-c", ENTER, "enter", script],
-        env=environment(path, checkout),
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=errors,
-        text=True,
-    )
+        shutil.copyfile(CERTIFICATES, path / COPIED.lstrip("/"))
 
 
 def remove(path: Path) -> None:
-    """Remove a root, and nothing that might be mounted in it."""
+    """Remove a root, and nothing that is mounted in it."""
     subprocess.run(["rm", "-rf", "--one-file-system", "--", str(path)], check=False)
