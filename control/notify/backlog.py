@@ -6,19 +6,28 @@ Order within a key matters: a `resolved` that overtakes its `firing` would leave
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 from valkyrie.adapters.notify.message import Message, Severity
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A message for one adapter; `queued` in wall seconds. Later entries have larger ids."""
+    """A message for one adapter; `queued` in wall seconds. Later entries have larger ids. It counts as queued
+    `age` seconds before `taken`, by a clock that nobody sets.
+    """
 
     id: int
     adapter: str
     message: Message
     queued: float
+    age: float = field(default=0.0, compare=False)
+    taken: float = field(default_factory=time.monotonic, compare=False)
+
+    def waited(self, now: float) -> float:
+        """Seconds up to `now` of time.monotonic."""
+        return self.age + now - self.taken
 
 
 class Backlog:

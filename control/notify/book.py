@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -29,7 +31,8 @@ CLOSE_S = 1.0
 class Book:
     """Use from the event loop alone."""
 
-    def __init__(self, journal: Journal, most: int) -> None:
+    def __init__(self, journal: Journal, most: int, wall: Callable[[], float] = time.time) -> None:
+        self._wall = wall
         self.problem = ""
         self.most = most
         self.backlogs: dict[str, Backlog] = {}
@@ -75,7 +78,7 @@ class Book:
         ids = [entry.id for entry in kept.queue] + [one.entry.id for one in kept.dead]
         self._next = max([self._next, *(number + 1 for number in ids)])
         for entry in kept.queue:
-            self._put(entry)
+            self._put(replace(entry, age=max(0.0, self._wall() - entry.queued)))
 
     def backlog(self, adapter: str) -> Backlog:
         return self.backlogs.setdefault(adapter, Backlog(self.most))

@@ -66,7 +66,7 @@ class Dispatcher:
         self.operations: Mapping[str, Operation] = {}
         self._settings = settings
         self._around = around
-        self._book = Book(Journal(around.folder), settings.queue_messages)
+        self._book = Book(Journal(around.folder), settings.queue_messages, around.wall)
         self._added: dict[str, Added] = {}
         self._problem = ""
         self._running: dict[str, _Running] = {}
@@ -107,7 +107,8 @@ class Dispatcher:
         await asyncio.gather(*(one.task for one in running), return_exceptions=True)
         await self._book.close()
         # Started again after a failure, it begins with what is on the disk.
-        self._book = Book(Journal(self._around.folder), self._settings.queue_messages)
+        around = self._around
+        self._book = Book(Journal(around.folder), self._settings.queue_messages, around.wall)
 
     def submit(self, message: Message) -> asyncio.Future[bool]:
         """Take a message; returns at once. The future is done when it is on the disk: False if it cannot be

@@ -126,10 +126,9 @@ class Worker:
     async def _after(self, entry: Entry, error: NotifyError) -> None:
         """A round failed: bury the message, or hold it back."""
         now, key = self._wall(), entry.message.key
-        if error.permanent or now - entry.queued >= self._give_up_s:
-            why = (
-                error.what if error.permanent else f"given up after {now - entry.queued:.0f} s: {error.what}"
-            )
+        waited = entry.waited(time.monotonic())
+        if error.permanent or waited >= self._give_up_s:
+            why = error.what if error.permanent else f"given up after {waited:.0f} s: {error.what}"
             log.error("notification %r cannot be delivered by %s: %s", entry.message.title, self.name, why)
             self._rounds.pop(key, None)
             self._book.bury(entry, why, now)
@@ -171,7 +170,7 @@ class Worker:
                 await self.attempt(sender, entry.message)
 
     def _over(self, entry: Entry) -> bool:
-        return self._wall() - entry.queued >= self._give_up_s
+        return entry.waited(time.monotonic()) >= self._give_up_s
 
     async def attempt(self, sender: Sender[Any], message: Message) -> str:
         """Once. What the service answered; NotifyError is noted and goes on."""

@@ -272,6 +272,25 @@ async def test_a_message_is_given_up_after_its_time(tmp_path: Path) -> None:
             assert "given up after" in made.status()["dead"][0]["why"]
 
 
+async def test_a_clock_that_is_set_gives_up_no_message(tmp_path: Path) -> None:
+    wall = [1e6]
+    async with (
+        fake_http(*[answer(500)] * 4, OK) as server,
+        dispatcher(tmp_path, settings(a=server.url), wall=lambda: wall[0]) as made,
+    ):
+        await made.submit(note())
+        wall[0] = 1.7e9
+        await until(lambda: shown(made, "a")["delivered"] == 1, "delivered all the same")
+
+
+async def test_the_time_before_a_restart_counts_for_giving_up(tmp_path: Path) -> None:
+    given = settings(a="http://127.0.0.1:9").model_copy(update={"give_up_seconds": 3600})
+    async with dispatcher(tmp_path, given, wall=lambda: 1e6) as made:
+        await made.submit(note())
+    async with dispatcher(tmp_path, given, wall=lambda: 1e6 + 3601) as made:
+        await until(lambda: shown(made, "a")["dead"] == 1, "given up")
+
+
 async def test_one_message_that_never_goes_through_stops_no_other(tmp_path: Path) -> None:
     async with (
         fake_http(answer(500), answer(500), answer(500), OK) as server,
