@@ -80,7 +80,7 @@ class Root:
 def environment(ours: Mapping[str, str]) -> dict[str, str]:
     """Of a script inside: nothing of this process's but how pip reaches its registry."""
     return {
-        **{name: value for name, value in ours.items() if name.startswith("PIP_")},
+        **{name: value for name, value in ours.items() if name.startswith("PIP_") and value[:1] != "/"},
         **({"PIP_CERT": COPIED} if CERTIFICATES.exists() else {}),
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME": "/root",
