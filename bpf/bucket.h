@@ -60,7 +60,7 @@ static __always_inline int fullest_way(const struct bucket_set *set, u64 fingerp
     smallest ^= (smallest ^ tat) & better;
     best ^= (best ^ nth) & better;
   }
-  return nth_way(fingerprint, best);
+  return opaque(nth_way(fingerprint, best)) & (WAYS - 1);
 }
 
 static __always_inline int lock_set(u64 *lock) {

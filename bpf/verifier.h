@@ -15,6 +15,15 @@ static __always_inline u64 forget(u64 x, u64 unknown) {
   return x;
 }
 
+/* `x`, which the compiler knows nothing of: the bound that follows is not dropped as needless.
+ * Of an OR or XOR of two unknown values the verifier knows nothing before Linux 6.10, however
+ * small both are.
+ */
+static __always_inline u64 opaque(u64 x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+
 /* 1 if a < b, else 0: the borrow of a - b (Warren, Hacker's Delight, 2-13). */
 static __always_inline u64 less(u64 a, u64 b) {
   return ((~a & b) | ((~a | b) & (a - b))) >> 63;
