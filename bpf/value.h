@@ -13,11 +13,14 @@ static __always_inline int expired(const struct value *v, u64 now) {
   return v->expires && v->expires <= now;
 }
 
-/* Words of the data that follow the request, of which the packet may hold fewer. */
+/* Words of the data that follow the request, of which the packet may hold fewer. Of an opaque count
+ * the verifier sees the bound; the compiler's own, from `length` down to 0, it follows since
+ * Linux 6.8.
+ */
 static __always_inline void read_data(struct value *v, const u64 *from, const void *end,
                                       u32 length) {
 #pragma clang loop unroll(disable)
-  for (u32 i = 0; i < VALUE_BYTES / 8; i++) {
+  for (u64 i = 0; opaque(i) < VALUE_BYTES / 8; i++) {
     if (i * 8 >= length || beyond(from + i + 1, end))
       break;
     v->data[i] = from[i];
@@ -27,7 +30,7 @@ static __always_inline void read_data(struct value *v, const u64 *from, const vo
 static __always_inline void write_data(const struct value *v, u64 *to, const void *end,
                                        u32 length) {
 #pragma clang loop unroll(disable)
-  for (u32 i = 0; i < VALUE_BYTES / 8; i++) {
+  for (u64 i = 0; opaque(i) < VALUE_BYTES / 8; i++) {
     if (i * 8 >= length || beyond(to + i + 1, end))
       break;
     to[i] = v->data[i];
