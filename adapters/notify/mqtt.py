@@ -24,6 +24,7 @@ import aiomqtt
 from valkyrie.adapters.notify.kinds import MqttSettings
 from valkyrie.adapters.notify.lookup import Lookup
 from valkyrie.adapters.notify.message import Message, NotifyError
+from valkyrie.adapters.notify.mqtt_packets import bound_packets
 from valkyrie.adapters.notify.mqtt_socket import connected
 from valkyrie.adapters.notify.sender import Sender, Tls
 from valkyrie.adapters.notify.text import as_json, told
@@ -178,6 +179,7 @@ class Notifier(Sender[MqttSettings]):
             will=aiomqtt.Will(f"{self._base}/status", b"offline", AT_LEAST_ONCE, retain=True),
         )
         client._client._create_socket = lambda: sock  # type: ignore[method-assign] # noqa: SLF001 - see mqtt_socket
+        bound_packets(client._client)  # noqa: SLF001 - as above
         return client
 
     async def _heard(self, client: aiomqtt.Client) -> None:

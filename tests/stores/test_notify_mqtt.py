@@ -317,3 +317,29 @@ async def test_commands_are_not_even_subscribed_to_without_a_key() -> None:
             await until(lambda: bool(listening.on("valkyrie/edge-1/cmd/limits-set")), "the round")
             assert not (server.folder / "log").read_text().count("cmd/# (QoS")
             assert not one.status()["commands"]
+
+
+async def test_a_packet_without_measure_is_not_gathered() -> None:
+    size, sent = 200 << 20, [0]
+
+    async def flooding(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.read(200)
+            writer.write(b"\x20\x02\x00\x00" + b"\x30\x80\x80\x80\x64")  # CONNACK; PUBLISH of 200 MB
+            while sent[0] < size:
+                writer.write(bytes(1 << 16))
+                await writer.drain()
+                sent[0] += 1 << 16
+        except ConnectionError:
+            ended.set()
+        finally:
+            writer.close()
+
+    ended = asyncio.Event()
+    async with (
+        await asyncio.start_server(flooding, "127.0.0.1", 0) as server,
+        notifier(server.sockets[0].getsockname()[1]),
+    ):
+        async with asyncio.timeout(10):
+            await ended.wait()
+        assert sent[0] < size / 4
