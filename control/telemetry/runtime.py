@@ -57,6 +57,7 @@ class Telemetry:
         self._path = core.settings.state_dir / FILE
         self._set = self._read()
         self._changed = asyncio.Event()
+        self._turn = asyncio.Lock()
         self._exporter = Exporter(
             lambda: self.settings.otlp, secrets, meters.exports, take, self._instance, random
         )
@@ -118,11 +119,12 @@ class Telemetry:
         """Set some, the rest stays; empty text takes a setting away. Raises InvalidInput, StateError."""
         level = fields.get("log")
         given = {name: None if value == "" else value for name, value in fields.items() if name != "log"}
-        wanted = {**self._set, **given}
-        settings = merged(self._core.settings.telemetry, wanted)
-        if settings.otlp.enabled:
-            await self._can(settings.otlp)
-        await self._core.in_turn(lambda: self._write(actor, "telemetry.set", wanted, fields))
+        async with self._turn:  # or of two at once the later would undo the earlier
+            wanted = {**self._set, **given}
+            settings = merged(self._core.settings.telemetry, wanted)
+            if settings.otlp.enabled:
+                await self._can(settings.otlp)
+            await self._core.in_turn(lambda: self._write(actor, "telemetry.set", wanted, fields))
         if level is not None:
             logs.set_level(level)
         self.apply()
@@ -130,7 +132,8 @@ class Telemetry:
 
     async def reset(self, actor: Actor) -> dict[str, Any]:
         """What the settings say, from now on. Raises StateError."""
-        await self._core.in_turn(lambda: self._write(actor, "telemetry.reset", {}, {}))
+        async with self._turn:
+            await self._core.in_turn(lambda: self._write(actor, "telemetry.reset", {}, {}))
         logs.set_level(self._core.settings.log)
         self.apply()
         return self.status()

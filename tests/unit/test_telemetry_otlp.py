@@ -179,6 +179,13 @@ async def test_what_cannot_work_is_refused_and_nothing_is_kept(
     assert bench.service.telemetry.status()["set"] == []
 
 
+async def test_of_two_changes_at_once_none_undoes_the_other(bench: Bench) -> None:
+    change = bench.service.telemetry.change
+    await asyncio.gather(change(ADMIN, {"interval_seconds": 7}), change(ADMIN, {"timeout_seconds": 3}))
+    settings = (await bench.again()).telemetry.settings.otlp
+    assert (settings.interval_seconds, settings.timeout_seconds) == (7, 3)
+
+
 async def test_a_credential_in_use_by_telemetry_is_not_deleted_by_mistake(bench: Bench) -> None:
     await bench.service.credentials.put(ADMIN, "otel", SECRET)
     await enable(bench, "http://localhost:1", headers_credential="otel")
