@@ -39,7 +39,9 @@ def run(
             env=env,
         )
     except FileNotFoundError as error:
-        raise VmError(f"{what}: {error.filename} is not installed", hint="Run: sudo ./appliance vm-test") from error
+        raise VmError(
+            f"{what}: {error.filename} is not installed", hint="Run: sudo ./appliance vm-test"
+        ) from error
     except subprocess.TimeoutExpired as error:
         raise VmError(f"{what}: no end after {timeout:.0f} s", hint=hint) from error
     if done.returncode != 0:

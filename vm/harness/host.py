@@ -29,7 +29,10 @@ class Host:
         return [*self.prefix, *((shlex.join(words),) if self.shell else words)]
 
     def run(
-        self, *words: str, input: str | None = None, timeout: float = TIMEOUT_S  # noqa: A002 as subprocess has it
+        self,
+        *words: str,
+        input: str | None = None,
+        timeout: float = TIMEOUT_S,  # noqa: A002 as subprocess has it
     ) -> subprocess.CompletedProcess[str]:
         """Run a command as root; its exit code is the caller's to judge."""
         try:
@@ -86,5 +89,7 @@ class Host:
             self.argv(words), input=content, capture_output=True, check=False, timeout=TIMEOUT_S
         )
         if done.returncode != 0:
-            raise VmError(f"{self.name}: `{shlex.join(words)}` failed", tail(done.stderr.decode(errors="replace")))
+            raise VmError(
+                f"{self.name}: `{shlex.join(words)}` failed", tail(done.stderr.decode(errors="replace"))
+            )
         return done.stdout

@@ -31,7 +31,9 @@ PARTS = ("disk.raw", "vmlinuz", "initrd", "key", "key.pub", "host_key.pub")
 OLD_S = 14 * 86400.0  # an image of another key that was not used for so long goes
 BUSYBOX = Path("/bin/busybox")
 HOST_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
-NETWORK_HINT = "The image is made once and needs Debian's mirror and the Python index; connect this host and run again."
+NETWORK_HINT = (
+    "The image is made once and needs Debian's mirror and the Python index; connect this host and run again."
+)
 
 # How this host reaches its registries is lent to the chroot for this one command.
 FETCH_WHEELS = """
@@ -170,7 +172,14 @@ def make(recipe: Recipe, folder: Path, say: Callable[[str], None]) -> None:
     root = folder / "root"
     say(f"making the image of {recipe.release}: Debian's packages")
     child.run(
-        [*child.APART, "mmdebstrap", "--quiet", "--variant=apt", f"--include={','.join(PACKAGES)}", recipe.release]
+        [
+            *child.APART,
+            "mmdebstrap",
+            "--quiet",
+            "--variant=apt",
+            f"--include={','.join(PACKAGES)}",
+            recipe.release,
+        ]
         + [str(root)],
         what=f"installing Debian {recipe.release} into a folder",
         timeout=900,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import qemu
+from harness import child, qemu
 from harness.errors import VmError
 from harness.host import Host
 from harness.network import Link
@@ -40,7 +40,9 @@ class Lab:
         deadline = time.monotonic() + timeout
         while (left := deadline - time.monotonic()) > 0:
             try:
-                done = self.appliance.run("cat", "/proc/sys/kernel/random/boot_id", timeout=min(TRY_S, left + 1))
+                done = self.appliance.run(
+                    "cat", "/proc/sys/kernel/random/boot_id", timeout=min(TRY_S, left + 1)
+                )
             except VmError:
                 done = None
             found = done.stdout.strip() if done is not None and done.returncode == 0 else ""
@@ -58,12 +60,12 @@ class Lab:
 
     def check(self) -> None:
         """Complain at once if the guest's kernel has given up."""
-        if self.console is not None and qemu.panicked(qemu.child.read_tail(self.console)):
+        if self.console is not None and qemu.panicked(child.read_tail(self.console)):
             raise VmError("the guest's kernel has given up", self.last_words())
 
     def last_words(self) -> str:
         """The end of the console's log."""
-        return qemu.child.tail(qemu.child.read_tail(self.console)) if self.console else ""
+        return child.tail(child.read_tail(self.console)) if self.console else ""
 
     def hang_up(self) -> None:
         """End the standing ssh connection: behind a reboot it would wait for nobody."""
@@ -112,4 +114,6 @@ def read(path: Path) -> Lab:
             console=Path(power["console"]) if "console" in power else None,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise VmError(f"{path} does not tell of a lab", repr(error), "`vm/run --keep` writes such a file.") from error
+        raise VmError(
+            f"{path} does not tell of a lab", repr(error), "`vm/run --keep` writes such a file."
+        ) from error

@@ -24,15 +24,21 @@ STOPPED = 130
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Our arguments, and the rest, which is pytest's."""
     parser = argparse.ArgumentParser(
-        prog="./appliance vm-test", description="Tests on a whole virtual machine.", epilog="Other arguments go to pytest."
+        prog="./appliance vm-test",
+        description="Tests on a whole virtual machine.",
+        epilog="Other arguments go to pytest.",
     )
     parser.add_argument("--release", choices=[*RELEASES, "all"], default=RELEASES[0])
     parser.add_argument("--quick", action="store_true", help="the tests marked quick, as CI runs them")
     parser.add_argument("--keep", action="store_true", help="after the tests leave it running, until Ctrl-C")
     parser.add_argument("--up", action="store_true", help="run no tests: a lab to work in, until Ctrl-C")
-    parser.add_argument("--results", type=Path, metavar="DIR", help=f"where logs go (default {RESULTS}/RELEASE)")
+    parser.add_argument(
+        "--results", type=Path, metavar="DIR", help=f"where logs go (default {RESULTS}/RELEASE)"
+    )
     parser.add_argument("--deadline", type=int, metavar="S", help="give up after so many seconds")
-    parser.add_argument("--coverage", action="store_true", help="measure which lines the daemon in the guest ran")
+    parser.add_argument(
+        "--coverage", action="store_true", help="measure which lines the daemon in the guest ran"
+    )
     return parser.parse_known_args(argv)
 
 
@@ -41,7 +47,9 @@ def private_folder(path: Path) -> Path:
     if path.is_symlink() or (path.exists() and path.stat().st_uid != os.getuid()):
         raise VmError(f"{path} is not a folder of yours", hint="Name another one: --results DIR")
     if path.exists() and any(path.iterdir()) and not (path / "timings.json").exists():
-        raise VmError(f"{path} holds other things than results of a run", hint="Name another one: --results DIR")
+        raise VmError(
+            f"{path} holds other things than results of a run", hint="Name another one: --results DIR"
+        )
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(mode=0o700, parents=True)
     return path
@@ -51,7 +59,9 @@ def run(argv: Sequence[str]) -> int:
     """Everything; the exit code is pytest's, or 1 where it did not come to that."""
     told, rest = parse(argv)
     if os.getuid() != 0:
-        raise VmError("vm-test needs root: it makes network namespaces.", hint="Run: sudo ./appliance vm-test")
+        raise VmError(
+            "vm-test needs root: it makes network namespaces.", hint="Run: sudo ./appliance vm-test"
+        )
     releases = RELEASES if told.release == "all" else (told.release,)
     stop.arm(told.deadline or (QUICK_S if told.quick else FULL_S) * len(releases))
     for name in remove_stale():

@@ -13,7 +13,16 @@ from harness.errors import VmError
 from harness.lab import Lab
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
-LEFT_OUT = {".git", ".venv", ".vagrant", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis"}
+LEFT_OUT = {
+    ".git",
+    ".venv",
+    ".vagrant",
+    "__pycache__",
+    ".mypy_cache",
+    ".pytest_cache",
+    ".ruff_cache",
+    ".hypothesis",
+}
 INSTALL_S = 600.0
 
 
@@ -22,7 +31,10 @@ def checkout_files(checkout: Path) -> list[str]:
     listing = ["git", "-c", "safe.directory=*", "-C", str(checkout), "ls-files", "-z"]
     try:
         done = subprocess.run(
-            [*listing, "--cached", "--others", "--exclude-standard"], capture_output=True, text=True, check=True
+            [*listing, "--cached", "--others", "--exclude-standard"],
+            capture_output=True,
+            text=True,
+            check=True,
         )
         return sorted({name for name in done.stdout.split("\0") if name and os.path.lexists(checkout / name)})
     except (OSError, subprocess.CalledProcessError):

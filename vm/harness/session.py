@@ -39,7 +39,7 @@ class Wishes:
 
 
 def ssh_words(found: Image, folder: Path) -> list[str]:
-    """ssh as it is called inside the run's namespace; one connection carries all commands."""
+    """How ssh is called inside the run's namespace; one connection carries all commands."""
     (folder / "known_hosts").write_text(f"127.0.0.1 {found.known_host}")
     options = {
         "BatchMode": "yes",
@@ -59,7 +59,9 @@ def ssh_words(found: Image, folder: Path) -> list[str]:
     return ["ssh", "-F", "none", *told, "root@127.0.0.1"]
 
 
-def write_lab(path: Path, machine: Machine, namespace: network.Namespace, ssh: list[str], results: Path) -> lab.Lab:
+def write_lab(
+    path: Path, machine: Machine, namespace: network.Namespace, ssh: list[str], results: Path
+) -> lab.Lab:
     """Tell the lab in a file, for the tests and for whoever works in it."""
     told = {
         "release": machine.image.release,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a run ends before its time: by SIGTERM or Ctrl-C, or at its deadline. Once: cleaning up is left alone."""
+"""How a run ends before its time: by SIGTERM or Ctrl-C, or at its deadline. Once: cleanup is left alone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def arm(seconds: int) -> None:
 
     def late(number: int, frame: FrameType | None) -> None:
         _quiet()
-        raise VmError(f"the run has not ended within {seconds} s and was given up", hint="See the logs in its results.")
+        raise VmError(
+            f"the run has not ended within {seconds} s and was given up", hint="See the logs in its results."
+        )
 
     def stop(number: int, frame: FrameType | None) -> None:
         _quiet()
