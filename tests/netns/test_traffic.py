@@ -25,6 +25,7 @@ from support.nobody import AS_NOBODY
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces and raw sockets need root")
 
 TOOL = (sys.executable, str(ROOT / "vm" / "traffic.py"))
+IP_FREEBIND = 15  # linux/in.h; Python has no name for it
 TO4, TO6 = "10.9.0.1", "fd09::1"
 HALF_MINUTE = 30.0
 FILTER = """
@@ -143,7 +144,7 @@ def test_syns_are_answered_where_somebody_listens_and_refused_where_not(
 
     def listen() -> socket.socket:
         listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_IP, socket.IP_FREEBIND, 1)  # IPv6 addresses are still tried out
+        listener.setsockopt(socket.SOL_IP, IP_FREEBIND, 1)  # IPv6 addresses are still tried out
         listener.bind((to, 8080))
         listener.listen(4096)
         return listener

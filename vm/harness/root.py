@@ -27,6 +27,7 @@ SERVER_S = 60  # apt gives up on a server that is silent for so long
 
 # The root is moved over the host's rather than only changed to: inside, a command may do what is forbidden
 # in a chroot (make a user namespace, pivot_root). A minimal root has no `mount`, so the host's does it all.
+# The shell stays as the first process, which orphans are left to.
 ENTER = """
 set -e
 mount --bind "$ROOT" "$ROOT"
@@ -37,7 +38,7 @@ mount -t bpf bpf sys/fs/bpf
 mount -t tmpfs tmpfs run
 [ -z "$LENT" ] || { mount --bind "$LENT" mnt; mount -o remount,bind,ro mnt; }
 mount --move . /
-exec chroot . /usr/bin/env -u ROOT -u LENT /bin/bash -c "$1"
+chroot . /usr/bin/env -u ROOT -u LENT /bin/bash -c "$1" || exit $?
 """
 
 
