@@ -20,20 +20,22 @@ bpffs: {place}/bpf
 group: root
 read_group: root
 log: warning
-events: {{sample: 64, rate: 100}}
 """
+FEW_EVENTS = "events: {sample: 64, rate: 100}\n"
 START_S, END_S = 30.0, 10.0
 
 
 class Daemon:
-    """valkyried, running; a context manager that ends it. `place` is as of private_place()."""
+    """valkyried, running; a context manager that ends it. `place` is as of private_place(), `more` are lines
+    of its settings.
+    """
 
-    def __init__(self, namespace: Namespace, place: Path) -> None:
+    def __init__(self, namespace: Namespace, place: Path, more: str = FEW_EVENTS) -> None:
         self._namespace = namespace
         self._socket = place / "valkyried.sock"
         self._log = place / "valkyried.log"
         settings = place / "valkyrie.yaml"
-        settings.write_text(SETTINGS.format(place=place))
+        settings.write_text(SETTINGS.format(place=place) + more)
         self._environment = {
             **os.environ,
             "VALKYRIE_CONFIG": str(settings),
