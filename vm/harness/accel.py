@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether KVM is of use here: only where a guest has really booted on it. A device that opens proves nothing."""
+"""Whether KVM is of use: only where a guest has really booted on it. A device that opens proves nothing."""
 
 from __future__ import annotations
 

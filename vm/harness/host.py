@@ -18,7 +18,7 @@ TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class Host:
-    """Commands run behind `prefix`; with `shell` it is ssh's, whose far end is a shell that splits words again."""
+    """Commands run behind `prefix`; with `shell` it is ssh's, and a shell at its end splits words anew."""
 
     name: str
     prefix: tuple[str, ...]
@@ -31,8 +31,8 @@ class Host:
     def run(
         self,
         *words: str,
-        input: str | None = None,
-        timeout: float = TIMEOUT_S,  # noqa: A002 as subprocess has it
+        input: str | None = None,  # noqa: A002 - as subprocess has it
+        timeout: float = TIMEOUT_S,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command as root; its exit code is the caller's to judge."""
         try:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Make the guest's image, and keep it: a folder with disk, kernel, initrd and keys, complete or not there.
 
-Nothing is mounted on this host: the file system is made from a folder, and what runs in that folder does so in
-mount and process namespaces that end with their commands.
+Nothing is mounted on this host: the file system is made from a folder, and what runs in that folder does
+so in mount and process namespaces that end with their commands.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +21,8 @@ from pathlib import Path
 
 from harness import child, initrd
 from harness.errors import VmError
-from harness.recipe import MASKED, PACKAGES, WHEELS, Recipe, files
+from harness.recipe import MASKED, PACKAGES, READY, READY_LINK, WHEELS, Recipe, files
+from harness.root import making
 
 CACHE = Path("/var/cache/valkyrie-vm")
 DISK_BYTES = 3 << 30  # sparse: what is written counts
@@ -47,7 +47,9 @@ done
 [ ! -e "$CERTIFICATES" ] || cp "$CERTIFICATES" "$ROOT/root/host.crt"
 chroot "$ROOT" /bin/sh -ec '
     python3 -m venv /tmp/pip
-    /tmp/pip/bin/python -m pip wheel --quiet --no-cache-dir --wheel-dir "$WHEELS" "$@"' pip "$@"
+    /tmp/pip/bin/python -m pip wheel --quiet --no-cache-dir --wheel-dir "$WHEELS" "$@"
+    set -- --no-index --find-links "$WHEELS" --target "$READY" "$@"
+    /tmp/pip/bin/python -m pip install --quiet "$@"' pip "$@"
 """
 
 
@@ -110,7 +112,7 @@ def damage(folder: Path) -> str | None:
             if digest(folder / part) != told[part]:
                 return f"{part} is not what was written"
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"it is incomplete: {error!r}"
+        return f"it is incomplete: {error}"
     return None
 
 
@@ -172,15 +174,7 @@ def make(recipe: Recipe, folder: Path, say: Callable[[str], None]) -> None:
     root = folder / "root"
     say(f"making the image of {recipe.release}: Debian's packages")
     child.run(
-        [
-            *child.APART,
-            "mmdebstrap",
-            "--quiet",
-            "--variant=apt",
-            f"--include={','.join(PACKAGES)}",
-            recipe.release,
-        ]
-        + [str(root)],
+        making(recipe.release, root, PACKAGES),
         what=f"installing Debian {recipe.release} into a folder",
         timeout=900,
         hint=NETWORK_HINT,
@@ -194,8 +188,10 @@ def make(recipe: Recipe, folder: Path, say: Callable[[str], None]) -> None:
     (folder / "initrd").write_bytes(initrd.build(modules, BUSYBOX.read_bytes()))
     say("making the image: the disk")
     child.run(
-        ["mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-E", "lazy_itable_init=1", "-d", str(root)]
-        + [str(folder / "disk.raw"), str(DISK_BYTES >> 20) + "M"],
+        [
+            *("mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-E", "lazy_itable_init=1", "-d", str(root)),
+            *(str(folder / "disk.raw"), f"{DISK_BYTES >> 20}M"),
+        ],
         what="making the file system",
         timeout=300,
         hint=f"Is there space in {folder.parent}?",
@@ -224,6 +220,7 @@ def fetch_wheels(root: Path, wanted: tuple[str, ...]) -> None:
             "HOME": "/root",
             "ROOT": str(root),
             "WHEELS": WHEELS,
+            "READY": READY,
             "CERTIFICATES": str(HOST_CERTIFICATES),
         },
     )
@@ -235,6 +232,9 @@ def settle(root: Path, folder: Path) -> None:
         place = root / path.lstrip("/")
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(content)
+    for python in (root / "usr/local/lib").glob("python3.*"):
+        (python / "dist-packages").mkdir(exist_ok=True)
+        (python / "dist-packages" / READY_LINK).write_text(f"{READY}\n")
     units = root / "etc/systemd/system"
     for unit in MASKED:
         (units / unit).unlink(missing_ok=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small first root: static busybox and the modules that a virtio disk needs. Pure, but for reading modules."""
+"""A small first root: static busybox and the modules that a virtio disk needs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ exec $b switch_root /root /sbin/init
 
 
 def load_order(modules_dep: str, wanted: Iterable[str]) -> list[str]:
-    """Paths of the wanted modules and of what they need, each after its needs. Built-in ones are not listed."""
+    """Paths of the wanted modules and what they need, each after its needs. Built-in ones are not listed."""
     needs: dict[str, list[str]] = {}
     by_name: dict[str, str] = {}
     for line in modules_dep.splitlines():

@@ -93,7 +93,7 @@ class Lab:
 def host(name: str, told: Mapping[str, Any]) -> Host:
     """A machine from its entry: {"ssh": [words]} or {"netns": name}."""
     if "ssh" in told:
-        return Host(name, tuple(map(str, told["ssh"])), shell=True)
+        return Host(name, tuple(map(str, told["ssh"])), shell=True)  # noqa: S604 - a field, not a call
     return Host(name, ("ip", "netns", "exec", str(told["netns"])))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from harness.errors import VmError
 from harness.lab import Lab
+from harness.recipe import READY_LINK
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 LEFT_OUT = {
@@ -66,8 +67,10 @@ def copy(lab: Lab) -> None:
     lab.appliance.unpack(archive(CHECKOUT), lab.source)
 
 
-def install(lab: Lab) -> None:
-    """Install it there."""
+def install(lab: Lab, *, ready: bool) -> None:
+    """Install it there; `ready`: with the Python packages of the image, else all from wheels."""
+    if not ready:
+        lab.appliance.told("sh", "-c", f"rm -f /usr/local/lib/python3.*/dist-packages/{READY_LINK}")
     done = lab.appliance.run("sh", "-c", f"cd {lab.source} && ./appliance install", timeout=INSTALL_S)
     if done.returncode != 0:
         raise VmError(

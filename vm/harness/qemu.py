@@ -40,7 +40,7 @@ class Machine:
 
 
 def accelerator(accel: str) -> str:
-    """QEMU's words for it: TCG with a thread for each CPU and room for what BCC's compiler makes it translate."""
+    """QEMU's words for it: TCG with a thread for each CPU, and room for all that BCC's compiler is."""
     return "tcg,thread=multi,tb-size=512" if accel == "tcg" else accel
 
 

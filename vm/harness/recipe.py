@@ -12,7 +12,11 @@ from pathlib import Path
 RELEASES = ("bookworm", "trixie")
 NICS = {"eth0": "52:54:00:76:6b:00", "data1": "52:54:00:76:6b:01", "data4": "52:54:00:76:6b:04"}
 NETWORKS = {"data1": ("10.77.1", "fd77:1:"), "data4": ("10.77.4", "fd77:4:")}
-WHEELS = "/opt/wheels"  # inside the image
+WHEELS = "/opt/wheels"  # inside the image, for an installation without network
+# The same packages installed and compiled, as python3-bpfcc is: a venv that sees the system's packages
+# sees them by a link, and an installation under emulation takes a minute. Without it pip takes the wheels.
+READY = "/opt/python"
+READY_LINK = "ready.pth"  # in the folder of Python's local packages
 
 # RUN_PACKAGES of ./appliance, then a machine around them, then what the tests use.
 PACKAGES = (
@@ -23,16 +27,13 @@ PACKAGES = (
 )
 # What a server would do beside its work; under emulation each costs seconds of every boot.
 MASKED = (
-    *(
-        "apt-daily.timer",
-        "apt-daily-upgrade.timer",
-        "dpkg-db-backup.timer",
-        "e2scrub_all.timer",
-        "fstrim.timer",
-    ),
-    *("e2scrub_reap.service", "redis-server.service", "systemd-update-utmp.service", "console-getty.service"),
-    *("getty@tty1.service", "serial-getty@ttyS0.service", "systemd-networkd-wait-online.service"),
-    *("ldconfig.service", "systemd-journal-flush.service", "keyboard-setup.service", "console-setup.service"),
+    *("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer"),
+    *("fstrim.timer", "e2scrub_reap.service", "redis-server.service", "systemd-update-utmp.service"),
+    *("systemd-update-utmp-runlevel.service", "systemd-networkd-wait-online.service", "ldconfig.service"),
+    *("console-getty.service", "getty@tty1.service", "serial-getty@ttyS0.service"),
+    *(f"modprobe@{module}.service" for module in ("configfs", "dm_mod", "drm", "efi_pstore", "fuse", "loop")),
+    *("dev-hugepages.mount", "sys-fs-fuse-connections.mount", "sys-kernel-config.mount"),
+    *("keyboard-setup.service", "console-setup.service", "systemd-binfmt.service", "systemd-pstore.service"),
 )
 SSHD = "PermitRootLogin prohibit-password\nPasswordAuthentication no\nUseDNS no\nUsePAM no\nMaxStartups 100\n"
 

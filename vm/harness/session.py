@@ -110,7 +110,7 @@ def work(wishes: Wishes, place: lab.Lab, emulator: Qemu, timings: report.Timings
         with timings.step("copy"):
             provision.copy(place)
         with timings.step("install"):
-            provision.install(place)
+            provision.install(place, ready=wishes.quick)
         if not wishes.tests:
             return 0
         with timings.step("tests"):
