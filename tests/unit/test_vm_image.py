@@ -135,3 +135,15 @@ def test_holes_of_a_sparse_file_count_for_what_it_is(tmp_path: Path) -> None:
     os.truncate(one, 1 << 20)
     os.truncate(other, 1 << 21)
     assert image.digest(one) != image.digest(other)
+
+
+def test_zeros_are_zeros_whether_written_or_a_hole(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_bytes(b"x" + bytes((3 << 20) - 2) + b"y")
+    with other.open("wb") as file:
+        file.write(b"x")
+        file.seek((3 << 20) - 1)
+        file.write(b"y")
+    assert image.digest(one) == image.digest(other)
+    other.write_bytes(b"x" + bytes((3 << 20) - 3) + b"yy")
+    assert image.digest(one) != image.digest(other)

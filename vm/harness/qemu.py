@@ -22,7 +22,7 @@ BINARY = "qemu-system-x86_64"
 CPUS = 4  # as many as data4 has queues: the driver uses no more queues than there are CPUs
 MEMORY_MIB = 1024
 CONTROL_S = 10.0
-KERNEL_WORDS = "console=ttyS0 net.ifnames=0 loglevel=5 panic=0 mitigations=off"
+KERNEL_WORDS = "console=ttyS0 net.ifnames=0 loglevel=5 panic=0 mitigations=off nowatchdog"
 PANIC = re.compile(r"Kernel panic|valkyrie: the disk cannot be mounted|Unable to mount root")
 
 
@@ -60,7 +60,7 @@ def probe_line(machine: Machine) -> list[str]:
     return [
         *(BINARY, "-name", "valkyrie", "-no-user-config", "-nodefaults", "-display", "none"),
         *("-machine", "q35", "-accel", accelerator(machine.accel)),
-        *("-cpu", "max" if machine.accel == "tcg" else "host"),
+        *("-cpu", "max,la57=off" if machine.accel == "tcg" else "host"),
         *("-smp", str(machine.cpus), "-m", str(machine.memory_mib)),
         *("-serial", f"file:{machine.console}"),
         *("-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", machine.kernel_words),
