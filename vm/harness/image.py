@@ -7,20 +7,19 @@ so in mount and process namespaces that end with their commands.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness import child, initrd
 from harness.errors import VmError
+from harness.lock import alone
 from harness.recipe import MASKED, PACKAGES, READY, READY_LINK, WHEELS, Recipe, files
 from harness.root import making
 
@@ -114,18 +113,6 @@ def damage(folder: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"it is incomplete: {error}"
     return None
-
-
-@contextmanager
-def alone(cache: Path) -> Iterator[None]:
-    """One process at a time changes the cache; the lock goes with the process."""
-    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (cache / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            fcntl.flock(file, fcntl.LOCK_EX)  # bounded by the run's deadline
-        yield
 
 
 def tidy(cache: Path, keep: str, now: float) -> None:

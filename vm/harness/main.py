@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness import report, stop
 from harness.errors import VmError
-from harness.network import RUNS, remove_stale
+from harness.network import run_folder
 from harness.recipe import RELEASES
 from harness.session import Wishes, session
 
@@ -36,9 +36,6 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         "--results", type=Path, metavar="DIR", help=f"where logs go (default {RESULTS}/RELEASE)"
     )
     parser.add_argument("--deadline", type=int, metavar="S", help="give up after so many seconds")
-    parser.add_argument(
-        "--coverage", action="store_true", help="measure which lines the daemon in the guest ran"
-    )
     return parser.parse_known_args(argv)
 
 
@@ -64,12 +61,8 @@ def run(argv: Sequence[str]) -> int:
         )
     releases = RELEASES if told.release == "all" else (told.release,)
     stop.arm(told.deadline or (QUICK_S if told.quick else FULL_S) * len(releases))
-    for name in remove_stale():
-        report.say(f"removed what a killed run left: {name}")
-    mine = RUNS / str(os.getpid())
-    mine.mkdir(mode=0o700, parents=True)
     worst = 0
-    try:
+    with run_folder(report.say) as mine:
         for release in releases:
             results = private_folder((told.results or RESULTS) / release)
             wishes = Wishes(
@@ -79,12 +72,9 @@ def run(argv: Sequence[str]) -> int:
                 quick=told.quick,
                 tests=not told.up,
                 keep=told.keep or told.up,
-                coverage=told.coverage,
                 pytest=tuple(rest),
             )
             worst = session(wishes) or worst
-    finally:
-        shutil.rmtree(mine, ignore_errors=True)
     return worst
 
 

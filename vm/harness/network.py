@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness import child
+from harness.lock import alone
 from harness.recipe import NETWORKS, NICS
 
 PREFIX = "vk-vm-"
@@ -75,37 +78,53 @@ def stale(names: Iterable[str], alive: Iterable[int]) -> list[str]:
     return [name for name in found if int(name.removeprefix(PREFIX)) not in living]
 
 
-def harnesses() -> list[int]:
-    """Processes that run this program: an id of a dead one may have gone to somebody else."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:  # it has ended meanwhile
-                continue
-            if any(word.endswith(b"vm/run") for word in words[:3]):
-                found.append(int(entry.name))
-    return found
+def lives(folder: Path) -> bool:
+    """Whether the run that the folder belongs to still holds it."""
+    try:
+        with (folder / "alive").open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
-def remove_stale() -> list[str]:
-    """Remove what killed runs left; says which."""
-    names = [entry.name for entry in NAMESPACES.iterdir()] if NAMESPACES.exists() else []
-    left = [PREFIX + entry.name for entry in RUNS.iterdir()] if RUNS.exists() else []
-    gone = stale({*names, *left}, harnesses())
+def remove_stale(runs: Path) -> list[str]:
+    """Remove what killed runs left; says which. Every namespace has its folder."""
+    folders = [entry.name for entry in runs.iterdir() if entry.is_dir()]
+    living = [int(name) for name in folders if name.isdigit() and lives(runs / name)]
+    gone = stale([PREFIX + name for name in folders], living)
     for name in gone:
-        if name in names:
+        if (NAMESPACES / name).exists():
             child.run(["ip", "netns", "delete", name], what=f"removing the namespace {name}", timeout=30)
-        shutil.rmtree(RUNS / name.removeprefix(PREFIX), ignore_errors=True)
+        shutil.rmtree(runs / name.removeprefix(PREFIX), ignore_errors=True)
     return gone
+
+
+@contextmanager
+def run_folder(say: Callable[[str], None], runs: Path = RUNS) -> Iterator[Path]:
+    """The run's own folder, for sockets and keys; held until it ends, however it ends."""
+    with alone(runs):
+        for name in remove_stale(runs):
+            say(f"removed what a killed run left: {name}")
+        mine = runs / str(os.getpid())
+        mine.mkdir(mode=0o700)
+        held = (mine / "alive").open("w")
+        fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        yield mine
+    finally:
+        shutil.rmtree(mine, ignore_errors=True)
+        held.close()
 
 
 class Namespace:
     """The run's namespace, with the client's NICs; a context manager."""
 
-    def __init__(self) -> None:
-        self.name = f"{PREFIX}{os.getpid()}"
+    def __init__(self, folder: Path) -> None:
+        self.name = f"{PREFIX}{folder.name}"
+        self._folder = folder
 
     def argv(self) -> list[str]:
         """The prefix by which a command runs inside."""
@@ -114,7 +133,7 @@ class Namespace:
     def __enter__(self) -> Namespace:
         child.run(["ip", "netns", "add", self.name], what="making a network namespace", timeout=30)
         try:
-            batch = RUNS / str(os.getpid()) / "client.ip"
+            batch = self._folder / "client.ip"
             batch.write_text(plan())
             child.run(
                 ["ip", "-netns", self.name, "-batch", str(batch)],

@@ -34,7 +34,6 @@ class Wishes:
     quick: bool
     tests: bool
     keep: bool
-    coverage: bool
     pytest: tuple[str, ...]
 
 
@@ -85,7 +84,7 @@ def session(wishes: Wishes) -> int:
         found = image.cached(recipe, report.say)
     machine = Machine(found, "tcg", wishes.results / "console.log", wishes.folder / "qmp")
     machine = replace(machine, accel=accel.choose(machine, wishes.folder, network.RUNS / "accel", report.say))
-    with network.Namespace() as namespace:
+    with network.Namespace(wishes.folder) as namespace:
         log = wishes.results / "qemu.log"
         with Qemu(machine, namespace.argv(), log) as emulator:
             file = wishes.results / "lab.json"
