@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ DISK_BYTES = 3 << 30  # sparse: what is written counts
 NEEDED_BYTES = 4 << 30  # a root, its disk, the cached one
 PARTS = ("disk.raw", "vmlinuz", "initrd", "key", "key.pub", "host_key.pub")
 PIECE = 1 << 20
-OLD_S = 14 * 86400.0  # an image of another key that was not used for so long goes
+OTHERS = 2  # images of other keys that stay: the other release's, another branch's
 BUSYBOX = Path("/bin/busybox")
 HOST_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 NETWORK_HINT = (
@@ -115,19 +114,20 @@ def damage(folder: Path) -> str | None:
     return None
 
 
-def tidy(cache: Path, keep: str, now: float) -> None:
-    """Remove what a broken build left, and images that nobody used for long."""
-    for entry in cache.iterdir():
-        unused = entry.is_dir() and now - entry.stat().st_mtime > OLD_S
-        if entry.name.startswith("making-") or (unused and entry.name != keep):
-            shutil.rmtree(entry, ignore_errors=True)
+def tidy(cache: Path, keep: str) -> None:
+    """Remove what a broken build left, and of other images all but those that were used last."""
+    entries = [entry for entry in cache.iterdir() if entry.is_dir() and entry.name != keep]
+    broken = [entry for entry in entries if entry.name.startswith("making-")]
+    others = sorted(set(entries) - set(broken), key=lambda entry: entry.stat().st_mtime, reverse=True)
+    for entry in (*broken, *others[OTHERS:]):
+        shutil.rmtree(entry, ignore_errors=True)
 
 
 def cached(recipe: Recipe, say: Callable[[str], None], cache: Path = CACHE) -> Image:
     """The image of `recipe`: from the cache if it is whole there, else made."""
     folder = cache / recipe.key()
     with alone(cache):
-        tidy(cache, folder.name, time.time())
+        tidy(cache, folder.name)
         if folder.exists():
             wrong = damage(folder)
             if wrong is None:
