@@ -232,6 +232,7 @@ def settle(root: Path, folder: Path) -> None:
         timeout=60,
     )
     (root / "etc/machine-id").write_text("")
+    (root / "var/log/journal").mkdir(exist_ok=True)  # with the folder the journal outlives a reboot
     for name, comment in (("key", "vm"), ("host_key", "appliance")):
         child.run(
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(folder / name)],

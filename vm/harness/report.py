@@ -47,6 +47,7 @@ class Timings:
 def keep_journal(lab: Lab, folder: Path) -> None:
     """The guest's journal of all boots of this run, as far as the guest still answers."""
     try:
+        lab.check()  # a kernel that has given up is not asked
         done = lab.appliance.run("journalctl", "--no-pager", "-o", "short-monotonic", timeout=JOURNAL_S)
         (folder / "journal.log").write_text(done.stdout + done.stderr)
     except VmError as error:
