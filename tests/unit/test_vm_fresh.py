@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 from collections import namedtuple
@@ -22,9 +23,9 @@ Usage = namedtuple("Usage", ["free"])
 @pytest.fixture
 def able(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host on which nothing is missing."""
-    monkeypatch.setattr(fresh.os, "getuid", lambda: 0)
-    monkeypatch.setattr(fresh.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(fresh.shutil, "disk_usage", lambda path: Usage(fresh.NEEDED_BYTES))
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(fresh.NEEDED_BYTES))
 
 
 def test_without_a_command_it_sets_up_and_tests() -> None:
@@ -48,7 +49,7 @@ def test_what_it_does_not_know_is_refused(argv: list[str], capsys: pytest.Captur
 @pytest.mark.usefixtures("able")
 def test_no_space_is_said_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh.check("trixie", tmp_path)
-    monkeypatch.setattr(fresh.shutil, "disk_usage", lambda path: Usage(fresh.NEEDED_BYTES - 1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(fresh.NEEDED_BYTES - 1))
     with pytest.raises(VmError) as caught:
         fresh.check("trixie", tmp_path)
     assert f"no space for a root in {tmp_path}" in str(caught.value)
@@ -66,10 +67,10 @@ def test_what_is_missing_is_named_with_the_remedy(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(fresh, "CHECKOUT", tmp_path)
     with pytest.raises(VmError, match="not a clone"):
         fresh.check("trixie", tmp_path)
-    monkeypatch.setattr(fresh.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(VmError, match="apt-get install mmdebstrap"):
         fresh.check("trixie", tmp_path)
-    monkeypatch.setattr(fresh.os, "getuid", lambda: 1000)
+    monkeypatch.setattr(os, "getuid", lambda: 1000)
     with pytest.raises(VmError, match="sudo vm/fresh-root"):
         fresh.check("trixie", tmp_path)
 
