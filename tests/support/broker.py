@@ -16,6 +16,7 @@ from pathlib import Path
 
 from support.certs import Certs
 from support.servers import DEADLINE, free_port
+from valkyrie.control.lab.netns import Namespace
 
 PROGRAM = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 PASSWORD_PROGRAM = shutil.which("mosquitto_passwd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -26,6 +27,7 @@ class Broker:
     folder: Path
     port: int
     lines: Sequence[str]
+    namespace: Namespace | None = None
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def start(self) -> None:
@@ -41,17 +43,24 @@ class Broker:
         ]
         config.write_text("\n".join([*common, "autosave_interval 1", *self.lines, ""]))
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", PROGRAM, "-c", str(config), "-v"], stdout=log, stderr=log
-            )
+            command = ["setpriv", "--pdeathsig", "KILL", PROGRAM, "-c", str(config), "-v"]
+            if self.namespace is not None:
+                command = self.namespace.command(*command)
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
         end = time.monotonic() + DEADLINE
         while True:
-            with socket.socket() as probe:
-                if not probe.connect_ex(("127.0.0.1", self.port)):
-                    return
+            if self._listens():
+                return
             if self.process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"mosquitto does not listen: {(self.folder / 'log').read_text()[-500:]}")
             time.sleep(0.01)
+
+    def _listens(self) -> bool:
+        def ask() -> bool:
+            with socket.socket() as probe:
+                return not probe.connect_ex(("127.0.0.1", self.port))
+
+        return ask() if self.namespace is None else self.namespace.call(ask)
 
     def stop(self) -> None:
         """Orderly, so that it keeps what is retained. Again: nothing."""
@@ -71,8 +80,11 @@ def broker(
     certs: Certs | None = None,
     ask_certificate: bool = False,
     user: tuple[str, str] | None = None,
+    namespace: Namespace | None = None,
 ) -> Iterator[Broker]:
-    """A running broker; `user` is a name and password without which nobody gets in."""
+    """A running broker, on the loopback of a namespace if one is given; `user` is a name and password
+    without which nobody gets in.
+    """
     with tempfile.TemporaryDirectory(prefix="vkm-", ignore_cleanup_errors=True) as folder:
         more = list(lines)
         if certs is not None:
@@ -87,7 +99,7 @@ def broker(
             more += [f"password_file {passwords}", "allow_anonymous false"]
         else:
             more += ["allow_anonymous true"]
-        made = Broker(Path(folder), free_port(), more)
+        made = Broker(Path(folder), free_port(), more, namespace)
         try:
             made.start()
             yield made
