@@ -67,7 +67,7 @@ struct node {
 #define FIELD_VERSION 324    /* 0: IPv4, 1: IPv6 */
 #define FIELD_TCP_FLAGS 328  /* 256 flag bytes, then NO_TCP_FLAGS */
 #define FIELD_ICMP 640       /* ICMP types, then 256 ICMPv6 types, then NO_ICMP */
-#define FIELD_VLAN 1280      /* 4096 ids (outer tag), then NO_VLAN */
+#define FIELD_VLAN 1280      /* 4096 ids (first tag that has one), then NO_VLAN */
 #define FIELD_INTERFACE 5440 /* NIC slots, 64; slot 0: not one of ours */
 #define FIELD_LENGTH 5504    /* 65536: bytes of the IP packet */
 #define FIELD_SPORT 71040    /* 65536 ports, then NO_PORTS, LATER_FRAGMENT */

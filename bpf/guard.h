@@ -19,16 +19,24 @@ static __always_inline u32 guard_verdict(const struct packet *p, const struct gu
   return g->flags & GUARD_BAN && p->now_ns < g->ban_until ? REASON_BAN : UNDECIDED;
 }
 
-static __always_inline u32 guard(const struct packet *p, const struct ruleset *r) {
-  if (p->control)
-    return REASON_CONTROL;
-  u32 root = is_ipv4(&p->src) ? r->guard4_root : r->guard6_root;
-  u32 leaf = root == REF_LEAF ? 0 : tree_find(root, &p->src, p->generation);
+static __always_inline u32 guarded(const struct packet *p, u32 root, const struct address *a) {
+  u32 leaf = root == REF_LEAF ? 0 : tree_find(root, a, p->generation);
   if (!leaf)
     return UNDECIDED;
   u32 index = p->generation * MAX_GUARDS + (leaf & (MAX_GUARDS - 1));
   struct guard *g = guards.lookup(&index);
   return g ? guard_verdict(p, g) : UNDECIDED;
+}
+
+static __always_inline u32 guard(const struct packet *p, const struct ruleset *r) {
+  if (p->control)
+    return REASON_CONTROL;
+  u32 found = guarded(p, is_ipv4(&p->src) ? r->guard4_root : r->guard6_root, &p->src);
+  if (found != UNDECIDED || !p->src_embedded)
+    return found;
+  /* A ban may hold all of 6to4, as that of ::/0 does. */
+  struct address all = {.high = SIX_TO_FOUR << 48};
+  return guarded(p, r->guard6_root, &all);
 }
 
 static __always_inline int banned_by_limit(const struct packet *p, struct key *k,

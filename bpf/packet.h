@@ -8,7 +8,8 @@
 #ifndef VALKYRIE_PACKET_H
 #define VALKYRIE_PACKET_H
 
-#define V4_MAPPED 0xffffULL /* bits 32..63 of the low half of an IPv4 address */
+#define V4_MAPPED 0xffffULL   /* bits 32..63 of the low half of an IPv4 address */
+#define SIX_TO_FOUR 0x2002ULL /* its first 16 bits */
 
 struct address {
   u64 high;

@@ -68,7 +68,8 @@ static __always_inline int parse_ethernet(struct cursor *c, struct packet *p, u1
     if (!present(c, sizeof(struct vlan_tag)))
       return REASON_BAD_VLAN;
     struct vlan_tag *tag = c->at;
-    if (i == 0)
+    /* Id 0 tells a priority alone: the frame is of the next tag's VLAN, or of none. */
+    if (!(p->vlan & 0xfff))
       p->vlan = bpf_ntohs(tag->tci) & 0xfff;
     *type = bpf_ntohs(tag->type);
     c->at += sizeof(*tag);
@@ -104,7 +105,7 @@ static __always_inline int parse_ipv4(struct cursor *c, struct packet *p) {
 
 /* The IPv4 address inside a v4-mapped or 6to4 one takes its place. */
 static __always_inline u8 unembed(struct address *a) {
-  if (a->high >> 48 == 0x2002) {
+  if (a->high >> 48 == SIX_TO_FOUR) {
     a->low = V4_MAPPED << 32 | (u32)(a->high >> 16);
     a->high = 0;
     return 1;

@@ -19,7 +19,7 @@ from valkyrie.control import abi
 from valkyrie.control.abi import Dimension
 from valkyrie.control.errors import InvalidInput
 from valkyrie.control.limits import Desired, Limit, Override
-from valkyrie.control.prefix import Prefix
+from valkyrie.control.prefix import Prefix, around_6to4
 from valkyrie.control.ruleset.addresses import Addresses, addresses
 from valkyrie.control.ruleset.assemble import (
     Array,
@@ -43,6 +43,7 @@ __all__ = ["CompileCache", "CompiledRuleset", "RulesetSettings", "SlotUid", "com
 MAX_PREFIXES = 100_000  # in matches and guards together
 MAX_OVERRIDES = 100_000
 NO_TREE = abi.REF_LEAF
+ALL_IPV4 = Prefix(4, bytes(4), 0)
 
 
 class SlotUid(NamedTuple):
@@ -190,7 +191,9 @@ def _address_dimensions(limits: Sequence[Limit], cache: CompileCache) -> dict[Di
 
 
 def _pack_both(prefixes: Sequence[Prefix]) -> tuple[Prefixes, Prefixes]:
-    return pack(prefixes, 4), pack(prefixes, 6)
+    # IPv4 that stands inside of IPv6 is looked up as IPv4; all other IPv4 is kept out by the version.
+    four = (ALL_IPV4,) if around_6to4(prefixes) else prefixes
+    return pack(four, 4), pack(prefixes, 6)
 
 
 def _small_dimensions(

@@ -137,7 +137,7 @@ def says(match: Match, packet: Packet) -> bool:
         and (not match.dst or covers(match.dst, packet.dst))
         and (not match.proto or packet.protocol in match.proto)
         and (not (match.vlan or match.untagged)
-             or (match.untagged if packet.vlan == abi.NO_VLAN else inside(match.vlan, packet.vlan)))
+             or (match.untagged and packet.vlan in (abi.NO_VLAN, 0)) or inside(match.vlan, packet.vlan))
         and (not match.dscp or inside(match.dscp, packet.dscp))
         and (not match.length or inside(match.length, packet.length))
         and (not match.iface or packet.nic in [NIC_SLOTS.get(name) for name in match.iface])

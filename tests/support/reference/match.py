@@ -12,6 +12,7 @@ from valkyrie.control.abi import Fragment
 
 Prefix = IPv4Network | IPv6Network
 Range = tuple[int, int]
+SIX_TO_FOUR = IPv6Network("2002::/16")
 WITH_PORTS = frozenset({TCP, UDP, SCTP})
 
 
@@ -24,13 +25,26 @@ def covers(prefix: Prefix, address: Address) -> bool:
     return (value ^ int(prefix.network_address)) >> (width - prefix.prefixlen) == 0
 
 
+def holds_6to4(prefix: Prefix) -> bool:
+    """Whether it holds all of 6to4: then also IPv4 that stands inside of IPv6, though not IPv4 itself."""
+    return prefix.version == 6 and SIX_TO_FOUR.subnet_of(prefix)
+
+
+def _among(prefixes: tuple[Prefix, ...], address: Address) -> bool:
+    """In a list with IPv4 prefixes, these alone stand for the embedded ones."""
+    if any(covers(prefix, address) for prefix in prefixes):
+        return True
+    six = all(prefix.version == 6 for prefix in prefixes)
+    return address.embedded and six and any(holds_6to4(prefix) for prefix in prefixes)
+
+
 def _inside(ranges: tuple[Range, ...], value: int | None) -> bool:
     return value is not None and any(low <= value <= high for low, high in ranges)
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Empty fields constrain nothing. `vlan` None inside the tuple: untagged."""
+    """Empty fields constrain nothing. `vlan` None inside the tuple: untagged, or tagged with id 0 alone."""
 
     src: tuple[Prefix, ...] = ()
     dst: tuple[Prefix, ...] = ()
@@ -53,10 +67,10 @@ class Match:
         assert packet.src is not None
         assert packet.dst is not None
         return (
-            (not self.src or any(covers(prefix, packet.src) for prefix in self.src))
-            and (not self.dst or any(covers(prefix, packet.dst) for prefix in self.dst))
+            (not self.src or _among(self.src, packet.src))
+            and (not self.dst or _among(self.dst, packet.dst))
             and (not self.protocols or packet.protocol in self.protocols)
-            and (not self.vlan or packet.vlan in self.vlan)
+            and (not self.vlan or packet.vlan in self.vlan or (None in self.vlan and packet.vlan == 0))
             and (not self.dscp or _inside(self.dscp, packet.dscp))
             and (not self.lengths or _inside(self.lengths, packet.length))
             and (not self.interfaces or interface in self.interfaces)

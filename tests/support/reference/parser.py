@@ -49,7 +49,7 @@ def _parse_ethernet(frame: bytes, packet: Packet) -> None:
     kind = _u16(frame, 12)
     while kind in VLAN_TYPES:
         _need(tags < 2 and len(frame) >= at + 4, Reason.BAD_VLAN)
-        if tags == 0:
+        if not packet.vlan:
             packet.vlan = _u16(frame, at) & 0xFFF
         kind = _u16(frame, at + 2)
         at, tags = at + 4, tags + 1
