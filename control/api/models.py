@@ -45,7 +45,6 @@ class ApplyBody(Body):
     """The whole policy as export writes it: what it does not name is deleted."""
 
     document: dict[str, Any]
-    dry_run: bool = False
 
 
 class ExplainBody(Body):

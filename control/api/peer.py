@@ -47,11 +47,14 @@ class Access:
     write_group: int | None
     read_group: int | None
 
+    def may_write(self, peer: Peer) -> bool:
+        return peer.uid in (0, os.geteuid()) or self.write_group in peer.groups
+
     def check(self, peer: Peer | None, *, write: bool) -> Peer:
         """The peer, who may. Raises PermissionRefused. Root and the daemon's own user may do all."""
         if peer is None:
             raise PermissionRefused("the kernel does not say who you are", "connect by the Unix socket")
-        if peer.uid in (0, os.geteuid()) or self.write_group in peer.groups:
+        if self.may_write(peer):
             return peer
         if self.read_group in peer.groups:
             if write:

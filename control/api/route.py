@@ -7,6 +7,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,21 +83,24 @@ class Route:
     answer: str = ""  # what comes back, in words
     limit: int = SMALL_BODY
     stream: bool = False
+    looks: bool = False  # changes nothing, though it is no GET
 
     @property
     def writes(self) -> bool:
-        """Explaining changes nothing, though it is a POST; all else but GET does."""
-        return self.method != "GET" and not self.path.endswith("/explain")
+        return self.method != "GET" and not self.looks
 
 
 async def serve(route: Route, service: Service, access: Access, request: Request) -> Response:
     """Check the caller, read and check the body, call the handler; every error becomes its answer."""
     try:
         peer = access.check(getattr(request.state, "peer", None), write=route.writes)
-        call = Call(
-            peer.actor(), dict(request.path_params), _query(route, request), await _body(route, request)
-        )
-        answer = await route.handler(service, call)
+        # Of those who may only look, one large body at a time: they fill neither memory nor the queue.
+        alone = route.looks and route.limit > SMALL_BODY and not access.may_write(peer)
+        async with service.large_looks if alone else nullcontext():
+            call = Call(
+                peer.actor(), dict(request.path_params), _query(route, request), await _body(route, request)
+            )
+            answer = await route.handler(service, call)
         if isinstance(answer, Response):
             return answer
         return Response(await _encoded(answer), media_type="application/json")

@@ -84,7 +84,11 @@ async def delete_override(service: Service, call: Call) -> Any:
 
 
 async def apply(service: Service, call: Call) -> Any:
-    return await service.policy.apply(call.actor, call.body.document, dry_run=call.body.dry_run)
+    return await service.policy.apply(call.actor, call.body.document)
+
+
+async def compare(service: Service, call: Call) -> Any:
+    return await service.policy.compare(call.body.document)
 
 
 async def export(service: Service, call: Call) -> Any:
@@ -205,12 +209,16 @@ ROUTES: tuple[Route, ...] = (
     Route("DELETE", "/v1/limits/{name}/overrides", "Delete one override", delete_override, query=_PREFIX),
     Route(
         "POST", "/v1/apply", "Make the policy that of a document; what it does not name is deleted", apply,
-        body=models.ApplyBody, answer="the difference, and whether it was applied", limit=LARGE_BODY,
+        body=models.ApplyBody, answer="the difference", limit=LARGE_BODY,
+    ),
+    Route(
+        "POST", "/v1/diff", "What applying a document would change; changes nothing", compare,
+        body=models.ApplyBody, answer="the difference", limit=LARGE_BODY, looks=True,
     ),
     Route("GET", "/v1/export", "The policy as a document", export),
     Route(
         "POST", "/v1/explain", "Ask the loaded program about a packet; takes no tokens", explain,
-        body=models.ExplainBody,
+        body=models.ExplainBody, looks=True,
     ),
     Route("GET", "/v1/exempt", "Prefixes that always pass", list_exempts),
     Route("PUT", "/v1/exempt", "Let a prefix always pass", put_exempt, body=models.GuardBody),

@@ -51,7 +51,9 @@ def applied_view(answer: dict[str, Any], dry_run: bool) -> list[Block]:
     metavar="FILE",
     help="A document as `limits export` prints it, YAML or JSON; - is standard input.",
 )
-@click.option("--dry-run", is_flag=True, help="Show what would change, change nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Show what would change, change nothing; needs only the right to look."
+)
 @prints
 @with_client
 def apply(client: "Client", *, file: TextIO, dry_run: bool, out: Output) -> None:
@@ -62,7 +64,7 @@ def apply(client: "Client", *, file: TextIO, dry_run: bool, out: Output) -> None
     text = read(file)
     document = load(text, file.name)
     try:
-        answer = client.post("/v1/apply", {"document": document, "dry_run": dry_run})
+        answer = client.post("/v1/diff" if dry_run else "/v1/apply", {"document": document})
     except InvalidInput as error:
         raise in_file(error, text, file.name) from error
     out.show(answer, lambda: applied_view(answer, dry_run))

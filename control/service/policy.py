@@ -21,26 +21,34 @@ class Policy:
     async def export(self) -> dict[str, Any]:
         return await asyncio.to_thread(to_document, self._core.world.desired)
 
-    async def apply(self, actor: Actor, document: dict[str, Any], *, dry_run: bool) -> dict[str, Any]:
+    async def apply(self, actor: Actor, document: dict[str, Any]) -> dict[str, Any]:
         """Make the policy the document's; what it does not name is deleted. Answers with the difference.
 
-        A dry run compiles as well: what it lets pass can be applied. Raises InvalidInput naming the
-        field, Conflict; then nothing has changed.
+        Raises InvalidInput naming the field, Conflict; then nothing has changed.
         """
         wanted = await asyncio.to_thread(from_document, document)
 
         def work() -> Diff:
-            world = self._core.world
-            found = diff(world.desired, wanted)
-            if not found:
-                return found
-            if dry_run:
-                self._core.try_out(replace(world, desired=wanted))
-            else:
+            found = diff(self._core.world.desired, wanted)
+            if found:
                 counts = dict(Counter(f"{one.kind} {one.change}" for one in found.changes))
                 self._core.make(actor, "apply", "", counts, lambda now: replace(now, desired=wanted))
             return found
 
         found = await self._core.in_turn(work)
         await self._core.after_change()
-        return {"diff": found.entries(), "applied": not dry_run}
+        return {"diff": found.entries(), "applied": True}
+
+    async def compare(self, document: dict[str, Any]) -> dict[str, Any]:
+        """What `apply` would change. Raises as it does: what passes here can be applied."""
+        wanted = await asyncio.to_thread(from_document, document)
+
+        def work() -> Diff:
+            world = self._core.world
+            found = diff(world.desired, wanted)
+            if found:
+                self._core.try_out(replace(world, desired=wanted))
+            return found
+
+        found = await self._core.in_turn(work)
+        return {"diff": found.entries(), "applied": False}

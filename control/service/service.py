@@ -59,6 +59,7 @@ class Service:
         self.meters = make_meters(engine.occupancy, lambda: clock.mono_ns() / 1e9)
         self.keeping: Keeping = NotKept()
         self.standby: Standby | None = None
+        self.large_looks = asyncio.Lock()
         self.stores = Stores(self.core, self.hub.tell, self.credentials.store)
         self.credentials.on_set.append(self.stores.try_again)
         self.telemetry = Telemetry(

@@ -85,7 +85,7 @@ def changes() -> Iterator[Row]:
     with _place() as place, Daemon(place.inside, place.folder) as daemon:
         daemon.client.post(f"/v1/nics/{NIC}/attach", {"mode": "auto"})
         yield row("daemon's memory beside a million-bucket table", _beside_maps(daemon), "MB", MEMORY_BUDGET)
-        daemon.client.post("/v1/apply", {"document": {"limits": _policy()}, "dry_run": False})
+        daemon.client.post("/v1/apply", {"document": {"limits": _policy()}})
         taken: dict[str, list[float]] = {name: [] for name in KINDS}
         with Dataplane(place.pin_dir) as plane:
             for turn in range(CHANGES):

@@ -26,7 +26,7 @@ def run() -> Iterator[Row]:
     """Of the real daemon with 256 limits, policing a NIC."""
     with _place() as place, Daemon(place.inside, place.folder) as daemon:
         daemon.client.post(f"/v1/nics/{NIC}/attach", {"mode": "auto"})
-        daemon.client.post("/v1/apply", {"document": {"limits": _policy()}, "dry_run": False})
+        daemon.client.post("/v1/apply", {"document": {"limits": _policy()}})
         series = sum(not line.startswith(b"#") for line in _scraped(daemon).splitlines())
         spent, took = _collections(daemon)
         yield row("series of the metrics, 256 limits", series, "series")

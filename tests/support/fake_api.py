@@ -78,7 +78,7 @@ ROUTES = (
     Route("GET", "/v1/limits/([^/]+)/overrides", "list_overrides"),
     Route("PUT", "/v1/limits/([^/]+)/overrides", "put_overrides", body={"overrides": (LIST, True)}),
     Route("DELETE", "/v1/limits/([^/]+)/overrides", "delete_override", ("prefix",)),
-    Route("POST", "/v1/apply", "apply", body={"document": (DICT, True), "dry_run": (BOOL, False)}),
+    Route("POST", "/v1/(apply|diff)", "apply", body={"document": (DICT, True)}),
     Route("GET", "/v1/export", "export"),
     Route("POST", "/v1/explain", "explain", body={"packet": (TEXT, True)}),
     Route("GET", "/v1/(exempt|ban)", "list_guards"),
@@ -205,8 +205,8 @@ class FakeApi:
             raise RefusedError(404, "not-found", f"limit {name} has no override for {prefix}")
         return {"deleted": prefix}
 
-    def apply(self, request: Request) -> Any:
-        return {"diff": [], "applied": not request.body.get("dry_run", False)}
+    def apply(self, request: Request, what: str) -> Any:
+        return {"diff": [], "applied": what == "apply"}
 
     def export(self, request: Request) -> Any:
         limits = [

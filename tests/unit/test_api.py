@@ -16,7 +16,7 @@ import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import pytest_asyncio
@@ -130,6 +130,7 @@ async def test_a_bucket_without_its_key_is_asked_for(api: Api) -> None:
         ("PUT", "/v1/limits/UPPER", WEB, "name"),
         ("PUT", "/v1/ban", {"prefix": "10.0.0.1/8"}, "prefix"),
         ("POST", "/v1/apply", {"document": {"limits": [{"name": "web"}]}}, "limits[0].rate"),
+        ("POST", "/v1/diff", {"document": {"limits": [{"name": "web"}]}}, "limits[0].rate"),
         ("GET", "/v1/buckets?count=many", None, "count"),
         ("GET", "/v1/buckets?cuont=7", None, "cuont"),
         ("DELETE", "/v1/ban", None, "prefix"),
@@ -241,20 +242,20 @@ async def test_every_route_has_an_answer_and_a_description(api: Api) -> None:
     assert "for" in document["components"]["schemas"]["GuardBody"]["properties"]
 
 
-def as_user(path: Path, group: int, method: str, target: str) -> tuple[int, str]:
+def as_user(path: Path, group: int, method: str, target: str, body: str = "{}") -> tuple[int, str]:
     """The status and the error's code that a process of this group gets; 0 when it cannot connect."""
     code = (
         "import http.client,json,os,socket,sys\n"
-        "path, group, method, target = sys.argv[1:]\n"
+        "path, group, method, target, body = sys.argv[1:]\n"
         "os.setgroups([int(group)]); os.setgid(65534); os.setuid(65534)\n"
         "c = http.client.HTTPConnection('x'); c.sock = socket.socket(socket.AF_UNIX)\n"
         "try: c.sock.connect(path)\n"
         "except PermissionError: print(json.dumps([0, 'connect'])); sys.exit()\n"
-        "c.request(method, target, '{}'); a = c.getresponse(); b = json.loads(a.read())\n"
+        "c.request(method, target, body); a = c.getresponse(); b = json.loads(a.read())\n"
         "print(json.dumps([a.status, b.get('error', {}).get('code', '')]))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(path), str(group), method, target],
+        [sys.executable, "-c", code, str(path), str(group), method, target, body],
         capture_output=True, text=True, check=True, timeout=20,
     )  # fmt: skip
     status, word = json.loads(done.stdout)
@@ -274,14 +275,16 @@ async def test_the_kernel_and_the_daemon_tell_writers_readers_and_strangers_apar
     assert stat.S_IMODE(api.path.stat().st_mode) == 0o660
     assert api.path.stat().st_gid == WRITERS
 
-    async def tried(group: int, method: str, target: str) -> tuple[int, str]:
-        return await asyncio.to_thread(as_user, api.path, group, method, target)
+    async def tried(group: int, method: str, target: str, body: str = "{}") -> tuple[int, str]:
+        return await asyncio.to_thread(as_user, api.path, group, method, target, body)
 
     assert await tried(WRITERS, "GET", "/v1/limits") == (200, "")
     assert await tried(WRITERS, "DELETE", "/v1/limits/web") == (404, "not-found")
     assert await tried(READERS, "GET", "/v1/limits") == (200, "")
     assert await tried(READERS, "DELETE", "/v1/limits/web") == (403, "permission")
     assert await tried(READERS, "PUT", "/v1/limits/web") == (403, "permission")
+    assert await tried(READERS, "POST", "/v1/diff", '{"document": {}}') == (200, "")
+    assert await tried(READERS, "POST", "/v1/apply", '{"document": {}}') == (403, "permission")
     assert await tried(STRANGER, "GET", "/v1/limits") == (0, "connect")
 
 
@@ -313,11 +316,48 @@ async def test_a_reader_that_takes_every_connection_keeps_nobody_else_out(api: A
         await greedy.wait()
 
 
+class Watched(asyncio.Lock):
+    """Tells when somebody holds it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken = asyncio.Event()
+
+    async def acquire(self) -> Literal[True]:
+        await super().acquire()
+        self.taken.set()
+        return True
+
+
+@pytest.mark.usefixtures("open_folders")
+async def test_of_readers_one_document_at_a_time_is_read_and_no_writer_waits_for_it(api: Api) -> None:
+    api.service.large_looks = watched = Watched()
+    code = (
+        "import os,socket,sys\n"
+        "os.setgroups([int(sys.argv[2])]); os.setgid(65534); os.setuid(65534)\n"
+        "slow = socket.socket(socket.AF_UNIX); slow.connect(sys.argv[1])\n"
+        "slow.sendall(b'POST /v1/diff HTTP/1.1\\r\\nHost: x\\r\\nContent-Length: 99\\r\\n\\r\\n{')\n"
+        "sys.stdin.read()\n"
+    )
+    slow = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, str(api.path), str(READERS), stdin=asyncio.subprocess.PIPE
+    )
+    assert slow.stdin is not None
+    try:
+        await asyncio.wait_for(watched.taken.wait(), 20)
+        assert await api.call("POST", "/v1/diff", {"document": {}}) == (200, {"diff": [], "applied": False})
+    finally:
+        slow.stdin.close()
+        await slow.wait()
+    asked = ("POST", "/v1/diff", '{"document": {}}')
+    assert await asyncio.to_thread(as_user, api.path, READERS, *asked) == (200, "")
+
+
 @pytest.mark.parametrize("path", [route.path for route in ROUTES if route.method != "GET"])
-def test_all_that_is_no_get_needs_the_right_to_write_but_explaining(path: str) -> None:
+def test_all_that_is_no_get_needs_the_right_to_write_but_explaining_and_comparing(path: str) -> None:
     for route in ROUTES:
         if route.path == path and route.method != "GET":
-            assert route.writes == (path != "/v1/explain")
+            assert route.writes == (path not in ("/v1/explain", "/v1/diff"))
 
 
 def test_a_stranger_is_refused_though_it_got_connected() -> None:

@@ -37,12 +37,14 @@ def policy(tmp_path: Path) -> Path:
 
 def test_apply_sends_the_document_of_the_file(ctl: Ctl, policy: Path) -> None:
     ctl.good("limits", "apply", "-f", str(policy), "--dry-run")
-    assert ctl.sent().body == {"document": YAML(typ="safe").load(POLICY), "dry_run": True}
+    assert ctl.sent().path == "/v1/diff"
+    assert ctl.sent().body == {"document": YAML(typ="safe").load(POLICY)}
 
 
 def test_a_dash_reads_standard_input_and_json_is_read_too(ctl: Ctl) -> None:
     ctl.good("limits", "apply", "-f", "-", stdin='{"limits": []}')
-    assert ctl.sent().body == {"document": {"limits": []}, "dry_run": False}
+    assert ctl.sent().path == "/v1/apply"
+    assert ctl.sent().body == {"document": {"limits": []}}
 
 
 def test_apply_shows_the_diff(ctl: Ctl, policy: Path) -> None:
@@ -61,6 +63,7 @@ def test_apply_shows_the_diff(ctl: Ctl, policy: Path) -> None:
         "- ban 192.0.2.0/24",
         "applied: 1 added, 1 removed, 1 changed",
     ]
+    ctl.api.answers["/v1/diff"] = ctl.api.answers["/v1/apply"]
     dry = ctl.good("limits", "apply", "-f", str(policy), "--dry-run")
     assert dry.endswith("would change: 1 added, 1 removed, 1 changed (dry run, nothing was changed)\n")
 
