@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from valkyrie.control.cost import Cost, cost_of
+from valkyrie.control.cost import MAX_TAU, UNITS_A_NS, Cost, cost_of
 from valkyrie.control.enums import Action, Measure
 from valkyrie.control.errors import InvalidInput
 from valkyrie.control.key import KeySpec, format_key, parse_key
@@ -123,7 +123,7 @@ class Limit(_Model):
             raise InvalidInput("action ban needs a time", "say how long, as ban_for 10m", "ban_for")
         if info.data.get("action") != "ban" and text is not None:
             raise InvalidInput("ban_for without action ban", "choose action ban, or leave it out", "ban_for")
-        return None if text is None else _field("ban_for", lambda: format_duration(parse_duration(text)))
+        return None if text is None else _field("ban_for", _canonical_ban_time, text)
 
     @cached_property
     def matcher(self) -> Match:
@@ -243,6 +243,17 @@ def canonical_burst(text: str | None, rate: Rate) -> str | None:
     """The one way to write a burst at this rate; checks that bucket and rate fit together."""
     cost_for(rate, text)
     return None if text is None else format_burst(parse_burst(text, rate.measure), rate.measure)
+
+
+def _canonical_ban_time(text: str) -> str:
+    """A ban is a bucket, and lasts no longer than one takes to refill."""
+    lasts = parse_duration(text)
+    if lasts * UNITS_A_NS >= MAX_TAU:
+        most = format_duration(MAX_TAU // UNITS_A_NS, 1)
+        raise InvalidInput(
+            f"a ban of {text} is out of range", f"at most {most}; `ban add` bans for good", text
+        )
+    return format_duration(lasts)
 
 
 def cost_for(rate: Rate, burst: str | None) -> Cost:

@@ -110,4 +110,4 @@ def _both(inner: Rows, outer: Rows) -> Rows:
 
 
 def _until(entry: Exempt | Ban) -> int:
-    return int(ALL) if entry.until is None else min(int(entry.until * 1e9), MAX_WALL_NS)
+    return int(ALL) if entry.until is None else int(min(entry.until * 1e9, MAX_WALL_NS))

@@ -3,7 +3,8 @@
 
 A uid names buckets, so one whose buckets may still be in the table must not be given to another
 limit; it stays retired until they were purged. Uids go round, so that even then the freshest is
-the last to come again. A slot stays retired until its counters were zeroed.
+the last to come again. A slot stays retired until its counters were zeroed, unless there is no other for a
+limit that comes as one goes: that limit counts from 0 a moment after it is in force.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Allotment:
 def allot(old: Allotment, keys: Mapping[str, str]) -> Allotment:
     """The allotment for limits given as name -> key. Limits that stay keep their numbers.
 
-    Raises Conflict when more than 256 slots would be in use or waiting.
+    Raises Conflict when more than 256 slots would be in use.
     """
     slots: dict[str, Slot] = {}
     retired = list(old.retired)
@@ -61,11 +62,12 @@ def allot(old: Allotment, keys: Mapping[str, str]) -> Allotment:
             retired.append(Retired(slot.uid, None))
     taken_uids = {slot.uid for slot in slots.values()} | {entry.uid for entry in retired}
     kept = {name: slot.slot for name, slot in old.slots.items() if name in keys}
-    taken_slots = set(kept.values()) | {entry.slot for entry in retired if entry.slot is not None}
+    used = set(kept.values())
+    waiting = {entry.slot for entry in retired if entry.slot is not None}
     last = old.last_uid
     for name in sorted(keys.keys() - slots.keys()):
-        number = kept[name] if name in kept else _free_slot(taken_slots)
-        taken_slots.add(number)
+        number = kept[name] if name in kept else _free_slot(used, waiting)
+        used.add(number)
         last = _next_uid(last, taken_uids)
         taken_uids.add(last)
         slots[name] = Slot(name, keys[name], number, last)
@@ -78,10 +80,11 @@ def settled(old: Allotment, done: Iterable[Retired]) -> Allotment:
     return Allotment(old.slots, tuple(entry for entry in old.retired if entry.uid not in gone), old.last_uid)
 
 
-def _free_slot(taken: Collection[int]) -> int:
-    for number in range(SLOTS):
-        if number not in taken:
-            return number
+def _free_slot(used: Collection[int], waiting: Collection[int]) -> int:
+    for taken in ({*used, *waiting}, used):
+        for number in range(SLOTS):
+            if number not in taken:
+                return number
     raise Conflict(f"all {SLOTS} limits are in use", "delete a limit first")
 
 

@@ -105,6 +105,7 @@ def test_a_limit_is_canonical() -> None:
         ({"action": "ban"}, "ban_for", "10m"),
         ({"ban_for": "10m"}, "ban_for", "action ban"),
         ({"action": "ban", "ban_for": "10 minutes"}, "ban_for", "10m"),
+        ({"action": "ban", "ban_for": "834d"}, "ban_for", "at most 833d"),
         ({"rat": "5/s"}, "rat", "did you mean rate?"),
         ({"rate": 5}, "rate", "string"),
         ({"action": "reject"}, "action", "drop"),

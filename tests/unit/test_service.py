@@ -173,10 +173,24 @@ async def test_a_caller_who_goes_away_leaves_no_half_change(bench: Bench) -> Non
 
 async def test_257_limits_are_refused_and_256_are_not(bench: Bench) -> None:
     document = {"limits": [{"name": f"l{n}", **WEB} for n in range(256)]}
-    await bench.service.policy.apply(ADMIN, document, dry_run=False)
+    await bench.service.policy.apply(ADMIN, document)
     with pytest.raises((Conflict, InvalidInput)):
         await bench.service.limits.put(ADMIN, "one-more", WEB)
     assert len(bench.stored().limits) == 256
+
+
+async def test_a_document_can_replace_as_many_limits_as_there_may_be(bench: Bench) -> None:
+    for name in "ab":
+        document = {"limits": [{"name": f"{name}{n}", **WEB} for n in range(256)]}
+        await bench.service.policy.apply(ADMIN, document)
+    assert bench.engine.in_force.order == sorted(limit["name"] for limit in document["limits"])
+    assert sorted(bench.engine.zeroed) == list(range(256))
+    assert bench.service.core.world.allotment.retired == ()
+
+
+async def test_a_time_that_no_clock_reaches_is_as_good_as_never(bench: Bench) -> None:
+    await bench.service.policy.apply(ADMIN, {"ban": [{"prefix": "192.0.2.0/24", "until": 1e300}]})
+    assert int(bench.engine.in_force.guards["ban_until"].max()) > 1 << 62
 
 
 async def test_apply_makes_the_policy_that_of_the_document(bench: Bench) -> None:
@@ -186,10 +200,10 @@ async def test_apply_makes_the_policy_that_of_the_document(bench: Bench) -> None
         "exempt": [{"prefix": "192.0.2.0/24", "note": "monitoring"}],
         "ban": [{"prefix": "198.51.100.7"}],
     }
-    dry = await bench.service.policy.apply(ADMIN, document, dry_run=True)
+    dry = await bench.service.policy.compare(document)
     assert not dry["applied"]
     assert [limit.name for limit in bench.stored().limits] == ["old"]
-    done = await bench.service.policy.apply(ADMIN, document, dry_run=False)
+    done = await bench.service.policy.apply(ADMIN, document)
     assert done["applied"]
     assert done["diff"] == dry["diff"]
     assert {(one["change"], one["kind"], one["name"]) for one in done["diff"]} >= {
@@ -198,7 +212,7 @@ async def test_apply_makes_the_policy_that_of_the_document(bench: Bench) -> None
     }
     assert bench.engine.in_force.order == ["web"]
     exported = await bench.service.policy.export()
-    again = await bench.service.policy.apply(ADMIN, exported, dry_run=False)
+    again = await bench.service.policy.apply(ADMIN, exported)
     assert again["diff"] == []
 
 
@@ -206,7 +220,7 @@ async def test_a_document_with_one_wrong_word_changes_nothing_and_says_where(ben
     await bench.service.limits.put(ADMIN, "old", WEB)
     document = {"limits": [{"name": "web", **WEB}, {"name": "bad", **WEB, "rate": "fast"}]}
     with pytest.raises(InvalidInput) as caught:
-        await bench.service.policy.apply(ADMIN, document, dry_run=False)
+        await bench.service.policy.apply(ADMIN, document)
     assert caught.value.where == "limits[1].rate"
     assert [limit.name for limit in bench.stored().limits] == ["old"]
 

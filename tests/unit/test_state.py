@@ -312,6 +312,20 @@ def test_256_limits_fit_and_one_more_does_not() -> None:
         allot(full, {f"l{n}": "src" for n in range(SLOTS + 1)})
 
 
+def test_256_limits_can_all_give_way_to_others_at_once() -> None:
+    full = allot(Allotment(), {f"l{n}": "src" for n in range(SLOTS)})
+    other = allot(full, {f"m{n}": "src" for n in range(SLOTS)})
+    assert {slot.slot for slot in other.slots.values()} == set(range(SLOTS))
+    assert {slot.uid for slot in other.slots.values()}.isdisjoint(slot.uid for slot in full.slots.values())
+    assert {entry.slot for entry in other.retired} == set(range(SLOTS))
+
+
+def test_a_slot_that_waits_is_given_only_where_there_is_no_other() -> None:
+    nearly = allot(Allotment(), {f"l{n}": "src" for n in range(SLOTS - 1)})
+    renamed = allot(nearly, {"m": "src", **{f"l{n}": "src" for n in range(1, SLOTS - 1)}})
+    assert renamed.slots["m"].slot == SLOTS - 1
+
+
 def test_an_allotment_is_read_as_it_was_written(state: State) -> None:
     first = allot(Allotment(), {"a": "src", "b": "global", "c": "flow"})
     second = allot(first, {"a": "dst", "c": "flow", "d": "src"})
