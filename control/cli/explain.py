@@ -29,11 +29,12 @@ def row(limit: dict[str, Any]) -> list[str]:
     if not limit["matched"]:
         return [limit["name"], limit["action"], "no", "", "", "", ""]
     retry = limit["retry_after_ns"]
+    on = ", ".join(str(one["cpu"]) for one in limit["leased"] if one["enough"])
     return [
         limit["name"],
         limit["action"],
         "yes",
-        "yes" if limit["conforms"] else "no",
+        "yes" if limit["conforms"] else f"on CPU {on}" if on else "no",
         format_count(limit["tokens_left"]),
         format_count(limit["burst"]),
         format_duration(retry, 2) if retry else "",
@@ -42,8 +43,11 @@ def row(limit: dict[str, Any]) -> list[str]:
 
 def view(answer: dict[str, Any]) -> list[Block]:
     verdict = answer["verdict"]
-    line = Line(f"{verdict}: {answer['reason']}", "green" if verdict == "pass" else "red")
-    return [line, Table(COLUMNS, [row(limit) for limit in answer["limits"]], empty="no limits are set")]
+    lines: list[Block] = [Line(f"{verdict}: {answer['reason']}", "green" if verdict == "pass" else "red")]
+    if answer["passes_on"]:
+        cpus = ", ".join(map(str, answer["passes_on"]))
+        lines.append(Line(f"passes on CPU {cpus}, which holds tokens that were bought ahead", "yellow"))
+    return [*lines, Table(COLUMNS, [row(limit) for limit in answer["limits"]], empty="no limits are set")]
 
 
 @click.command(epilog=examples("valkyrie-ctl limits explain 'src 198.51.100.7 proto tcp dport 443 syn'"))

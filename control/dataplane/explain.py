@@ -3,7 +3,10 @@
 
 import socket
 import struct
+import time
 from dataclasses import dataclass
+
+import numpy as np
 
 from valkyrie.control import abi
 from valkyrie.control.dataplane import bpf, packet, pins
@@ -19,14 +22,16 @@ TRIES = 16
 
 @dataclass(frozen=True)
 class Explanation:
-    """The program's answer. `slot` names the limit that would drop the packet, None if none would;
-    `limits` is abi.EXPLANATION by position of the ruleset in force.
+    """The program's answer, by what buckets hold. `slot` names the limit that would drop the packet, None if
+    none would; `limits` is abi.EXPLANATION by position of the ruleset in force. `ahead`: the time units that
+    each CPU has bought ahead of each limit's bucket, (positions, cpus).
     """
 
     drops: bool
     reason: Reason
     slot: int | None
     limits: Array
+    ahead: Array
 
 
 def run(dp: Dataplane, asked: packet.Packet) -> Explanation:
@@ -55,9 +60,33 @@ def run(dp: Dataplane, asked: packet.Packet) -> Explanation:
     else:
         raise DataplaneError("the program gave no answer", "restart valkyried: it builds the program anew")
     count = min(int(dp.rulesets["limits"][dp.active]), abi.MAX_LIMITS)
+    limits = dp.explanations[:count].copy()
     return Explanation(
         action == XDP_DROP,
         Reason(reason),
         None if slot == abi.NO_SLOT else slot,
-        dp.explanations[:count].copy(),
+        limits,
+        _ahead(dp, limits, time.monotonic_ns()),
     )
+
+
+def _ahead(dp: Dataplane, limits: Array, now_ns: int) -> Array:
+    leases = dp.leases.reshape(dp.sizes.cpus, abi.LEASES)
+    found = np.zeros((len(limits), dp.sizes.cpus), np.uint64)
+    for position in np.flatnonzero(limits["matched"]):
+        row = limits[position]
+        if not _leases(dp, int(position), int(row["tau"])):
+            continue
+        mine = leases["fingerprint"] == row["fingerprint"]
+        mine &= leases["valid_until"] > np.uint64(now_ns << abi.TIME_SHIFT)
+        found[position] = np.where(mine, leases["left"], np.uint64(0)).sum(axis=1)
+    return found
+
+
+def _leases(dp: Dataplane, position: int, tau: int) -> bool:
+    """Whether the plan of this capacity, the limit's or an override's, is one that CPUs buy ahead under."""
+    own = dp.limits[dp.active, position]["plan"]
+    if int(own["tau"]) == tau:
+        return bool(own["batch"])
+    plans = dp.generation("plans", dp.active)
+    return bool((plans["batch"][plans["tau"] == np.uint64(tau)] > 0).any())

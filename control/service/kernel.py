@@ -38,6 +38,7 @@ from valkyrie.control.prefix import canonical_prefix, parse_prefix
 from valkyrie.control.ruleset.compile import CompiledRuleset
 from valkyrie.control.service import told
 from valkyrie.control.service.engine import Attached, Banned, Figures, LeaseFigures, Wire
+from valkyrie.control.service.explained import Asked, in_words
 from valkyrie.control.service.told import Pricing
 from valkyrie.control.service.world import World
 
@@ -326,18 +327,11 @@ class KernelEngine:
         }
         # After those that packets are asked about come those for calls alone; observers take part in nothing.
         shown = [
-            (world.limits[name], row)
-            for name, row in zip(order, answer.limits, strict=False)
-            if name in world.limits
+            Asked(limit, world.allotment.slots[name].slot, sizes[limit.measure], position)
+            for position, name in enumerate(order[: len(answer.limits)])
+            if (limit := world.limits.get(name)) is not None
         ]
-        limits = [limit for limit, _ in shown]
-        blamed = [one.name for one in limits if world.allotment.slots[one.name].slot == answer.slot]
-        return {
-            "verdict": "drop" if answer.drops else "pass",
-            "reason": answer.reason.name.lower(),
-            "limit": blamed[0] if blamed else None,
-            "limits": [told.explained(one, row, sizes[one.measure]) for one, row in shown],
-        }
+        return in_words(answer, shown)
 
     async def events(self) -> AsyncIterator[Records]:
         """Drops as the kernel reports them, for ever: batches of abi.EVENT."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Buckets and explanations in tokens, for people: the kernel counts in time units of 1/64 ns. Pure."""
+"""Buckets in tokens, for people: the kernel counts in time units of 1/64 ns. Pure."""
 
 from __future__ import annotations
 
@@ -52,20 +52,4 @@ def bucket(limit: Limit, key: str, level: int, cost: Cost) -> dict[str, Any]:
         "tokens_left": (left << cost.shift) // cost.mult,
         "burst": (cost.tau << cost.shift) // cost.mult,
         "full_in_ns": -(-level // UNITS_A_NS),
-    }
-
-
-def explained(limit: Limit, row: Any, tokens: int) -> dict[str, Any]:
-    """What a limit says of a packet that takes `tokens`; `row` is an abi.EXPLANATION."""
-    cost, level, tau = (int(row[name]) for name in ("cost", "level", "tau"))
-    matched, conforms = bool(row["matched"]), bool(row["conforms"])
-    known = matched and cost > 0
-    return {
-        "name": limit.name,
-        "action": limit.action,
-        "matched": matched,
-        "conforms": conforms,
-        "tokens_left": max(0, tau - level) * tokens // cost if known else 0,
-        "burst": tau * tokens // cost if known else 0,
-        "retry_after_ns": max(0, -(-(level + cost - tau) // UNITS_A_NS)) if matched and not conforms else 0,
     }

@@ -216,7 +216,7 @@ class FakeApi:
         return {"limits": limits, "exempt": [], "ban": []}
 
     def explain(self, request: Request) -> Any:
-        return {"verdict": "pass", "reason": "no-limit", "limits": []}
+        return {"verdict": "pass", "reason": "no-limit", "limit": None, "passes_on": [], "limits": []}
 
     def list_guards(self, request: Request, kind: str) -> Any:
         return {kind: list(self.guards[kind].values())}

@@ -136,6 +136,7 @@ class FakeEngine:
             "verdict": "pass",
             "reason": "no_limit",
             "limit": None,
+            "passes_on": [],
             "limits": [{"name": name} for name in order],
         }
 

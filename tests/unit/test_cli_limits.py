@@ -149,9 +149,10 @@ def test_explain_shows_what_each_limit_would_say(ctl: Ctl) -> None:
     ctl.api.answers["/v1/explain"] = {
         "verdict": "drop",
         "reason": "limit",
+        "passes_on": [],
         "limits": [
-            {"name": "a", "action": "drop", "matched": False, "conforms": True, **full},
-            {"name": "b", "action": "shadow", "matched": True, "conforms": False, **empty},
+            {"name": "a", "action": "drop", "matched": False, "conforms": True, "leased": [], **full},
+            {"name": "b", "action": "shadow", "matched": True, "conforms": False, "leased": [], **empty},
         ],
     }
     lines = ctl.good("limits", "explain", "src", "198.51.100.7", "proto", "tcp", "syn").splitlines()
@@ -159,6 +160,12 @@ def test_explain_shows_what_each_limit_would_say(ctl: Ctl) -> None:
     assert lines[0] == "drop: limit"
     assert lines[-2].split() == ["a", "drop", "no"]
     assert lines[-1].split() == ["b", "shadow", "yes", "no", "0", "10", "1s500ms"]
+    told = ctl.api.answers["/v1/explain"]
+    told["passes_on"] = [1, 3]
+    told["limits"][1]["leased"] = [{"cpu": cpu, "tokens": cpu, "enough": cpu > 0} for cpu in (0, 1, 3)]
+    lines = ctl.good("limits", "explain", "src", "198.51.100.7").splitlines()
+    assert lines[1] == "passes on CPU 1, 3, which holds tokens that were bought ahead"
+    assert "on CPU 1, 3" in lines[-1]
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../status?x=1", "a/b"])
