@@ -39,27 +39,38 @@ end
 """
 # libvirt's dnsmasq gives the addresses of the first network, Vagrant writes those of the others.
 DHCP = "[Match]\nName=eth0\n[Network]\nDHCP=ipv4\nIPv6AcceptRA=no\nLinkLocalAddressing=no\n"
+# Both machines' names: sudo looks up its own, and without an answer waits for it each time.
+HOSTS = "127.0.0.1 localhost appliance client\n::1 localhost\n"
 NETWORKS = "/etc/systemd/network"
+FILES = {f"{NETWORKS}/10-eth0.network": DHCP, "/etc/hosts": HOSTS}
+REMOVED = [f"{NETWORKS}/10-{nic}.network" for nic in recipe.NETWORKS]
 
 
-def exchange(content: Path) -> str:
-    """Commands for debugfs: the image's network settings out, those of a box in."""
-    removed = ["eth0", *recipe.NETWORKS]
-    return "".join(f"rm {NETWORKS}/10-{nic}.network\n" for nic in removed) + (
-        f"cd {NETWORKS}\nwrite {content} 10-eth0.network\nsif 10-eth0.network mode 0100644\n"
-    )
+def exchange(folder: Path) -> str:
+    """Commands for debugfs: the image's own settings out, those of a box in, by files in the folder."""
+    lines = [f"rm {path}" for path in (*REMOVED, *FILES)]
+    for number, (path, content) in enumerate(FILES.items()):
+        (folder / f"file{number}").write_text(content)
+        place, _, file = path.rpartition("/")  # debugfs writes into the folder that it is in
+        lines += [f"cd {place}", f"write {folder / f'file{number}'} {file}", f"sif {file} mode 0100644"]
+    return "\n".join(lines) + "\n"
+
+
+def debugfs(disk: Path, *words: str) -> str:
+    """What debugfs prints. It does not tell by its exit code whether a command did what it should."""
+    return child.run(["debugfs", *words, str(disk)], what=f"debugfs on {disk}", timeout=60)
 
 
 def change_disk(disk: Path, folder: Path) -> None:
-    """Exchange the files, and look whether they are: debugfs itself does not tell by its exit code."""
-    content, commands = folder / "dhcp", folder / "commands"
-    content.write_text(DHCP)
-    commands.write_text(exchange(content))
-    child.run(["debugfs", "-w", "-f", str(commands), str(disk)], what="changing the disk", timeout=60)
-    listed = child.run(["debugfs", "-R", f"ls -p {NETWORKS}", str(disk)], what="reading the disk", timeout=60)
-    found = sorted(word for word in listed.split("/") if word.endswith(".network"))
-    if found != ["10-eth0.network"]:
-        raise VmError("the box's network settings are not as meant", f"Found: {', '.join(found) or 'none'}.")
+    """Exchange the files, and look whether they are."""
+    commands = folder / "commands"
+    commands.write_text(exchange(folder))
+    debugfs(disk, "-w", "-f", str(commands))
+    there = debugfs(disk, "-R", f"ls -p {NETWORKS}").split("/")
+    wrong = [path for path, content in FILES.items() if debugfs(disk, "-R", f"cat {path}") != content]
+    wrong += [path for path in REMOVED if path.rpartition("/")[2] in there]
+    if wrong:
+        raise VmError("the box's disk is not as meant", f"Wrong in it: {', '.join(wrong)}.")
 
 
 def pack(source: image.Image, folder: Path, target: Path) -> None:
@@ -95,6 +106,8 @@ def build(release: str, folder: Path) -> Path:
     box = folder / f"{name(source)}.box"
     if box.exists():
         return box
+    if shutil.which("qemu-img") is None:
+        raise VmError("qemu-img is not installed", hint="Run: sudo apt-get install qemu-utils")
     folder.mkdir(parents=True, exist_ok=True)
     image.room(folder)
     say("packing the box")
