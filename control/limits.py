@@ -86,7 +86,7 @@ class Limit(_Model):
     @field_validator("rate")
     @classmethod
     def _canonical_rate(cls, text: str) -> str:
-        return _field("rate", lambda: format_rate(_rate_of(text)))
+        return _field("rate", canonical_rate, text)
 
     @field_validator("action")
     @classmethod
@@ -158,7 +158,7 @@ class Override(_Model):
     @field_validator("rate")
     @classmethod
     def _canonical_rate(cls, text: str) -> str:
-        return _field("rate", lambda: format_rate(_rate_of(text)))
+        return _field("rate", canonical_rate, text)
 
     @field_validator("burst")
     @classmethod
@@ -239,6 +239,13 @@ def check_name(name: str) -> str:
     return name
 
 
+@lru_cache(maxsize=4096)  # a hundred thousand overrides have some hundred rates, and share their texts
+def canonical_rate(text: str) -> str:
+    """The one way to write a rate."""
+    return format_rate(_rate_of(text))
+
+
+@lru_cache(maxsize=4096)
 def canonical_burst(text: str | None, rate: Rate) -> str | None:
     """The one way to write a burst at this rate; checks that bucket and rate fit together."""
     cost_for(rate, text)

