@@ -31,6 +31,7 @@ TABLE = {
     "compare": f"{HERE}.observe:compare",
 }
 
+LONGEST_MATCH = 80
 COLUMNS = (
     Column("NAME"),
     Column("MATCH"),
@@ -70,10 +71,16 @@ def match_of(limit: dict[str, Any]) -> str:
     return limit["match"] or "everything"
 
 
+def short_match_of(limit: dict[str, Any]) -> str:
+    """The same, cut where a list of thousands of prefixes would hide all else."""
+    text = match_of(limit)
+    return text if len(text) <= LONGEST_MATCH else f"{text[: LONGEST_MATCH - 3]}..."
+
+
 def sentence(limit: dict[str, Any]) -> str:
     """A limit in one line."""
     burst = f", burst {limit['burst']}" if limit.get("burst") else ""
-    return f"{limit['rate']} per {limit['key']}{burst}, {action_of(limit)}; matches {match_of(limit)}"
+    return f"{limit['rate']} per {limit['key']}{burst}, {action_of(limit)}; matches {short_match_of(limit)}"
 
 
 def row(limit: dict[str, Any]) -> list[str]:
@@ -83,7 +90,7 @@ def row(limit: dict[str, Any]) -> list[str]:
     dropped = counters["shadow_dropped"] if limit["action"] == "shadow" else counters["dropped"]
     return [
         limit["name"],
-        match_of(limit),
+        short_match_of(limit),
         limit["key"],
         limit["rate"],
         limit["burst"] or "",

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,6 +136,14 @@ def test_an_unknown_limit_brings_the_name_that_was_meant(ctl: Ctl, verb: str) ->
     assert "'dns-apm'" in result.stderr
     assert "did you mean dns-amp?" in result.stderr
     assert "dns-amp" in ctl.api.limits
+
+
+def test_a_match_of_very_many_prefixes_does_not_fill_the_screen(ctl: Ctl) -> None:
+    match = "src " + ",".join(f"10.{n >> 8}.{n & 255}.0/24" for n in range(5000))
+    said = ctl.good("limits", "set", "many", "--match", match, "--key", "src", "--rate", "1/s")
+    assert max(map(len, (said, *ctl.good("limits", "list").splitlines()))) < 300
+    assert match in ctl.good("limits", "show", "many")
+    assert json.loads(ctl.good("limits", "list", "-o", "json"))["limits"][0]["match"] == match
 
 
 def test_delete_deletes(ctl: Ctl) -> None:
