@@ -12,6 +12,7 @@
 #define PICK_NONE 0
 #define PICK_NEXT 1
 #define PICK_RANDOM 2
+#define LOOKS 20000 /* at the clock, for one beat: half a millisecond at least */
 
 struct orders {
   u32 ifindex;
@@ -19,8 +20,10 @@ struct orders {
   u32 sources; /* how many */
   u32 base;    /* IPv4 source, or the second word of the IPv6 source; host order; a source adds to it */
   u32 sum;     /* of the IPv4 header without checksum and source, folded to 16 bits */
-  u32 reserved;
+  u32 beat; /* ns between bursts; 0: none */
   u64 next; /* of PICK_NEXT */
+  u64 sent;
+  u64 due; /* when the next burst may begin */
 };
 
 BPF_HASH(orders, u32, struct orders, STREAMS);
@@ -36,6 +39,16 @@ static __always_inline u32 pick(struct orders *o) {
   return o->next++ % o->sources;
 }
 
+static __always_inline void wait_for_beat(struct orders *o) {
+  if (!o->beat || o->sent++ % BURST)
+    return;
+  u64 now = bpf_ktime_get_ns();
+#pragma clang loop unroll(disable)
+  for (int i = 0; i < LOOKS && now < o->due; i++)
+    now = bpf_ktime_get_ns();
+  o->due = now + o->beat;
+}
+
 int generate(struct xdp_md *ctx) {
   void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
   struct ethhdr *eth = data;
@@ -46,6 +59,7 @@ int generate(struct xdp_md *ctx) {
 
   if (!o || (void *)(eth + 1) > end)
     return XDP_DROP;
+  wait_for_beat(o);
   if (o->pick != PICK_NONE && o->sources) {
     u32 source = o->base + pick(o);
     if (eth->h_proto == bpf_htons(ETH_P_IP) && (void *)(ip4 + 1) <= end) {

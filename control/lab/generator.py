@@ -29,11 +29,12 @@ from valkyrie.control.lab.pace import Progress, Sent, send_paced
 SOURCE = Path(__file__).with_name("generator.bpf.c")
 LIVE_FRAMES = 1 << 1
 STREAMS = 16  # that can send at a time
+BURST = 128  # frames between two beats
 BATCH = 64  # frames the kernel makes at a time; a veth's ring takes 256
 FLAT_OUT = 64 * BATCH  # frames a call when no rate is set
 ETHERTYPE_IPV4, ETHERTYPE_IPV6 = 0x0800, 0x86DD
 PICK = {"none": 0, "next": 1, "random": 2}
-_ORDERS = struct.Struct("=6IQ")
+_ORDERS = struct.Struct("=6I3Q")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -50,7 +51,7 @@ class Sources:
     pick: str = "none"
 
 
-def _orders(ifindex: int, frame: bytes, sources: Sources) -> bytes:
+def _orders(ifindex: int, frame: bytes, sources: Sources, beat_ns: int) -> bytes:
     """The value of the program's map: struct orders."""
     (ethertype,) = struct.unpack_from("!H", frame, 12)
     base = checksum = 0
@@ -63,7 +64,7 @@ def _orders(ifindex: int, frame: bytes, sources: Sources) -> bytes:
             checksum = (checksum & 0xFFFF) + (checksum >> 16)
     elif ethertype == ETHERTYPE_IPV6 and len(frame) >= 54:
         (base,) = struct.unpack_from("!I", frame, 26)
-    return _ORDERS.pack(ifindex, PICK[sources.pick], sources.count, base, checksum, 0, 0)
+    return _ORDERS.pack(ifindex, PICK[sources.pick], sources.count, base, checksum, beat_ns, 0, 0, 0)
 
 
 def _hold(program: int, stream: int) -> int:
@@ -90,7 +91,8 @@ class Generator:
     def __init__(self, namespace: Namespace, ifindex: int) -> None:
         self._namespace = namespace
         self._ifindex = ifindex
-        self._loaded = compiled(SOURCE, ["generate"], ["orders"], [f"-DSTREAMS={STREAMS}"])
+        flags = [f"-DSTREAMS={STREAMS}", f"-DBURST={BURST}"]
+        self._loaded = compiled(SOURCE, ["generate"], ["orders"], flags)
         self._program = self._loaded.programs["generate"]
         self._spare: dict[int, int] = {}
 
@@ -124,6 +126,7 @@ class Generator:
         frames: int | None = None,
         seconds: float | None = None,
         rate: float | None = None,
+        beat_ns: int = 0,
         cpu: int | None = None,
         stream: int = 0,
         progress: Progress | None = None,
@@ -131,12 +134,12 @@ class Generator:
     ) -> Sent:
         """Send until `frames` are out, `seconds` have passed or `stop` says so; without end otherwise.
 
-        `rate` is in frames a second, None for all that the CPU gives; `cpu` is where to run;
-        `progress` counts along. The frame is whole, from its Ethernet header. Raises DataplaneError if
+        `rate` is in frames a second, None for all that the CPU gives; with `beat_ns` the kernel leaves
+        so much time between the beginnings of bursts of BURST frames; `cpu` is where to run; `progress` counts along. The frame is whole, from its Ethernet header. Raises DataplaneError if
         the kernel refuses.
         """
         device = self._device(stream)
-        orders = _orders(self._ifindex, frame, sources or Sources())
+        orders = _orders(self._ifindex, frame, sources or Sources(), beat_ns)
         bpf.map_update(self._loaded.maps["orders"], struct.pack("=I", device), orders)
         run = _live_run(self._program, device, frame)
 
