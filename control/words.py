@@ -97,6 +97,12 @@ def ranges(
         first, dash, last = word.partition("-")
         if not dash or (names and word.lower() in names):
             start = end = number(field, word, low, high, names)
+        elif not (first and last):
+            raise InvalidInput(
+                f"{field}: range {word[:64]!r} lacks an end",
+                f"write {first or low}-{last or high}",
+                word[:64],
+            )
         else:
             start, end = (number(field, part, low, high, names) for part in (first, last))
         if start > end:

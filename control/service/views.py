@@ -155,7 +155,9 @@ class Views:
         found = (await self.buckets(limit, key, live=False, count=1))["buckets"]
         if not found:
             raise NotFound(
-                f"{key or 'limit ' + limit} has no bucket under {limit}: it has all its tokens",
+                f"{key} has no bucket under {limit}: it has all its tokens"
+                if key
+                else f"limit {limit} has no bucket: it has all its tokens",
                 f"valkyrie-ctl buckets list {limit}",
             )
         one: dict[str, Any] = found[0]

@@ -88,6 +88,8 @@ def test_a_match_has_one_canonical_text(text: str, canonical: str) -> None:
         ("dport 80 443", "443", "without spaces"),
         ("dport 443-80", "443-80", "80-443"),
         ("dport 70000", "70000", "0 to 65535"),
+        ("length 100-", "100-", "write 100-65535"),
+        ("dport -80", "-80", "write 0-80"),
         ("dport http", "http", "a number"),
         ("dport", "dport", "dport 80,443"),
         ("dport 80 dport 81", "dport", "one list"),
