@@ -134,9 +134,10 @@ class Generator:
     ) -> Sent:
         """Send until `frames` are out, `seconds` have passed or `stop` says so; without end otherwise.
 
-        `rate` is in frames a second, None for all that the CPU gives; with `beat_ns` the kernel leaves
-        so much time between the beginnings of bursts of BURST frames; `cpu` is where to run; `progress` counts along. The frame is whole, from its Ethernet header. Raises DataplaneError if
-        the kernel refuses.
+        `rate` is in frames a second, None for all that the CPU gives; with `beat_ns` the kernel leaves so
+        much time between the beginnings of bursts of BURST frames; `cpu` is where to run; `progress`
+        counts along. The frame is whole, from its Ethernet header. Raises DataplaneError if the kernel
+        refuses.
         """
         device = self._device(stream)
         orders = _orders(self._ifindex, frame, sources or Sources(), beat_ns)

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Packets a second of one core over veth: this program beside a bare drop, nftables and iptables.
 
-Each contender has a namespace of its own behind a veth pair. The receiving end is polled by a
-kernel thread that is pinned to one CPU; the generator has another. A rate is the packets that the
-thread handled by the CPU time that it took, so that neither a generator slower than the thread nor other
-work on the machine counts. Frames come in bursts with a little more time between them than the thread
-took for one before: a generator whose frames find the ring full gives their pages back, and contends
-with the thread for the lock of their pool, which is no part of what is measured. Nearly all packets are over the limit and are dropped, so that nobody
-pays for the stack behind; what passes is dropped there at once.
+Each contender has a namespace of its own behind a veth pair. The receiving end is polled by a kernel thread
+that is pinned to one CPU; the generator has another. A rate is the packets that the thread handled by the
+CPU time that it took, so that neither a generator slower than the thread nor other work on the machine
+counts. Frames come in bursts with a little more time between them than the thread took for one before: a
+generator whose frames find the ring full gives their pages back, and contends with the thread for the lock
+of their pool, which is no part of what is measured. Nearly all packets are over the limit and are dropped,
+so that nobody pays for the stack behind; what passes is dropped there at once.
 """
 
 from __future__ import annotations
