@@ -4,6 +4,7 @@
 Run by `sudo ./appliance vm-test`; in a lab that is up: pytest tests/vm --lab FILE.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from harness import lab as labs
 from harness.errors import VmError
 from harness.lab import Lab
+from support.whole import Whole
 
 STILL_THERE_S = 60.0
 HANGS = 3  # pytest's exit code for what is not a test's failure
@@ -32,6 +34,15 @@ def lab(pytestconfig: pytest.Config) -> Lab:
     found = labs.read(file)
     found.wait_ssh()
     return found
+
+
+@pytest.fixture
+def whole(lab: Lab) -> Iterator[Whole]:
+    """The appliance with nothing attached and no limits, before and after."""
+    found = Whole(lab)
+    found.clear()
+    yield found
+    found.clear()
 
 
 @pytest.hookimpl(trylast=True)
