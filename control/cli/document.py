@@ -19,7 +19,7 @@ def load(text: str, name: str) -> dict[str, Any]:
     if len(text) > MAX_DOCUMENT:
         raise InvalidInput(f"{name} is longer than {MAX_DOCUMENT} characters")
     try:
-        document = load_json(text, name) if text.lstrip().startswith("{") else load_yaml(text, name)
+        document = load_json(text, name) if is_json(text) else load_yaml(text, name)
         document = texts(document, iter(range(MAX_VALUES)))
     except RecursionError:
         raise InvalidInput("nested too deeply", "a policy is nested five levels deep", where=name) from None
@@ -31,6 +31,10 @@ def load(text: str, name: str) -> dict[str, Any]:
             "it begins with one of: limits, exempt, ban; `valkyrie-ctl limits export` shows the form",
         )
     return document
+
+
+def is_json(text: str) -> bool:
+    return text.lstrip().startswith("{")
 
 
 def read(file: TextIO) -> str:

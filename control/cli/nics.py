@@ -27,6 +27,8 @@ def protected(given: tuple[str, ...], session: str | None) -> list[str]:
 def attached_view(nic: str, answer: dict[str, Any], session: str | None, confirm: str | None) -> list[Block]:
     mode = answer.get("mode", "")
     blocks: list[Block] = [Line(f"{nic}: attached, {mode} mode", "green")]
+    if answer.get("note"):  # why another mode than the one that was there, or that was asked for
+        blocks.append(Line(answer["note"], "yellow"))
     if mode == "generic":
         text = "generic mode decides after the kernel has built its packet buffers: as exact, but slower"
         blocks.append(Line(text, "yellow"))

@@ -53,6 +53,12 @@ def test_generic_mode_is_said_clearly(ctl: Ctl) -> None:
     assert "slower" in text
 
 
+def test_what_the_daemon_notes_of_the_mode_is_said(ctl: Ctl) -> None:
+    note = "generic mode: lo refused native XDP (Operation not supported)"
+    ctl.api.answers["/v1/nics/lo/attach"] = {"nic": "lo", "mode": "generic", "note": note}
+    assert note in ctl.good("attach", "lo")
+
+
 def test_confirm_and_detach(ctl: Ctl) -> None:
     ctl.good("confirm", "eth0")
     assert (ctl.sent().method, ctl.sent().path) == ("POST", "/v1/nics/eth0/confirm")

@@ -8,6 +8,7 @@ from ruamel.yaml import YAML
 
 from support.ctl import Ctl, ctl_with
 from support.fake_api import RefusedError
+from valkyrie.control.cli.yaml_text import as_yaml
 
 POLICY = """\
 limits:
@@ -152,3 +153,14 @@ def test_a_file_that_is_no_text_is_refused(ctl: Ctl, tmp_path: Path, command: tu
     result = ctl(*command, str(tmp_path / "noise"))
     assert result.exit_code == 2, result.output
     assert "not UTF-8 text" in result.output
+
+
+def test_of_yaml_that_takes_a_while_it_is_said_what_does_not(ctl: Ctl) -> None:
+    limits = {
+        "limits": [{"name": "web", "key": "src", "rate": "1/s", "match": "dport 80" + " " * 1024 * 1024}]
+    }
+    slow = ctl("limits", "apply", "-f", "-", stdin=as_yaml(limits))
+    quick = ctl("limits", "apply", "-f", "-", stdin=json.dumps(limits))
+    assert (slow.exit_code, quick.exit_code) == (0, 0)
+    assert "-o json" in slow.stderr
+    assert quick.stderr == ""
