@@ -18,6 +18,7 @@ import shutil
 import sys
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness import child, image, recipe
@@ -126,12 +127,17 @@ def say(text: str) -> None:
     sys.stderr.write(f"box: {text}\n")
 
 
-def main() -> int:
-    """Make the box, print its path."""
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
     arguments = argparse.ArgumentParser(description="Make a Vagrant box of the image that vm/run boots.")
     arguments.add_argument("--release", choices=recipe.RELEASES, default=recipe.RELEASES[0])
     arguments.add_argument("--folder", type=Path, default=FOLDER, help=f"where to put it (default: {FOLDER})")
-    given = arguments.parse_args()
+    return arguments.parse_args(argv)
+
+
+def main() -> int:
+    """Make the box, print its path."""
+    given = parse(sys.argv[1:])
     if os.geteuid() != 0:
         say("making an image needs root. Run: sudo vm/make_box.py")
         return 1

@@ -134,13 +134,18 @@ def describe(folder: Path) -> dict[str, Any]:
     }
 
 
-def main() -> int:
-    """Write the lab's file, print its path."""
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
     arguments = argparse.ArgumentParser(
         description="Write a lab's file of the machines that `vagrant up` made."
     )
     arguments.add_argument("folder", type=Path, help="where the file, ssh's settings and the results go")
-    folder = arguments.parse_args().folder.resolve()
+    return arguments.parse_args(argv)
+
+
+def main() -> int:
+    """Write the lab's file, print its path."""
+    folder = parse(sys.argv[1:]).folder.resolve()
     try:
         (folder / "results").mkdir(mode=0o700, parents=True, exist_ok=True)
         (folder / "lab.json").write_text(json.dumps(describe(folder), indent=2) + "\n")

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from types import NoneType, UnionType
@@ -18,6 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from support.ctl import ROOT
+from support.pages import FENCE, PAGES, blocks, commands, names, read, rows
 from valkyrie.adapters.notify.settings import Route as NotifyRoute
 from valkyrie.adapters.settings import RespSettings, ValkeySettings
 from valkyrie.control import abi, errors, words
@@ -34,48 +34,13 @@ from valkyrie.control.limits import Limit, Override
 from valkyrie.control.match import _READERS, parse_match
 from valkyrie.control.prefix import canonical_prefix
 
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 BOUNDS = ("ge", "le", "min_length", "max_length")
 SUBSCRIBERS = "203.0.113.0/24 5000/s 10000\n"
 POLICY = "limits: []\n"
 
 
-def read(name: str) -> str:
-    return (ROOT / name).read_text()
-
-
-def blocks(text: str, *kinds: str) -> list[str]:
-    """The contents of fenced blocks of these kinds."""
-    return [body for _, kind, body in FENCE.findall(text) if kind in kinds]
-
-
-def rows(text: str, heading: str) -> list[list[str]]:
-    """The cells of the first table under a heading, without its two head lines."""
-    part = f"\n{text}".split(f"\n{heading}\n", 1)[1]
-    lines = part[part.index("|") :].split("\n\n", 1)[0].splitlines()
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
-
-
-def names(cells: list[list[str]]) -> list[str]:
-    """The words in backquotes in the first column."""
-    return [word for row in cells for word in re.findall(r"`([^`]+)`", row[0])]
-
-
-def command_lines() -> Iterator[tuple[str, list[str]]]:
-    """Every command of valkyrie-ctl in a shell block, as (page, words after the program)."""
-    for page in PAGES:
-        for block in blocks(page.read_text(), "sh", "console"):
-            for line in block.replace("\\\n", " ").splitlines():
-                given = shlex.split(line.strip().removeprefix("$ "), comments=True)
-                given = given[1:] if given[:1] == ["sudo"] else given
-                if given[:1] == ["valkyrie-ctl"]:
-                    end = next((i for i, word in enumerate(given) if word in (">", "|", "&&", ";")), None)
-                    yield page.name, given[1:end]
-
-
-COMMANDS = list(command_lines())
+COMMANDS = [(page, words[1:]) for page, words in commands() if words[0] == "valkyrie-ctl"]
 
 
 def parsed(args: list[str]) -> click.Context:
@@ -126,8 +91,8 @@ def test_every_command_shown_is_one_that_works(
 
 
 def test_every_command_of_the_appliance_shown_is_there() -> None:
-    there = set(re.findall(r"^ {2}(\w+) {2,}\S", read("appliance"), re.MULTILINE))
-    shown = {word for page in PAGES for word in re.findall(r"\./appliance (\w+)", page.read_text())}
+    there = set(re.findall(r"^ {2}([\w-]+) {2,}\S", read("appliance"), re.MULTILINE))
+    shown = {word for page in PAGES for word in re.findall(r"\./appliance ([\w-]+)", page.read_text())}
     assert shown >= {"demo", "install", "test"}
     assert shown <= there
 
