@@ -2,6 +2,7 @@
 """Options and settings of the whole suite."""
 
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -11,6 +12,10 @@ settings.register_profile(
     "valkyrie", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("valkyrie")
+
+# A shell starts what it sends to the background with SIGINT ignored, and children inherit that: tests that
+# interrupt a command would wait for its end for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
