@@ -33,15 +33,23 @@ from valkyrie.control.units import (
 )
 
 T = TypeVar("T")
+LONG_MATCH = 1024  # characters
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 MEASURES = {"packets": Measure.PACKETS, "ip": Measure.IP_BYTES, "frame": Measure.FRAME_BYTES}
 ACTIONS = {"drop": Action.DROP, "shadow": Action.SHADOW, "ban": Action.BAN}
 MeasureWord = Literal["packets", "ip", "frame"]
 
 # Changing one limit of 256 must not parse the others again, nor an override's rate 100,000 times.
-_match_of = lru_cache(maxsize=1024)(parse_match)
+_short_match_of = lru_cache(maxsize=1024)(parse_match)
+_long_match_of = lru_cache(maxsize=2)(
+    parse_match
+)  # tens of MB each: a list that is renewed leaves none behind
 _rate_of = lru_cache(maxsize=4096)(parse_rate)
 _cost_of = lru_cache(maxsize=4096)(cost_of)
+
+
+def _match_of(text: str) -> Match:
+    return (_long_match_of if len(text) > LONG_MATCH else _short_match_of)(text)
 
 
 class _Model(BaseModel):
@@ -124,6 +132,9 @@ class Limit(_Model):
         if info.data.get("action") != "ban" and text is not None:
             raise InvalidInput("ban_for without action ban", "choose action ban, or leave it out", "ban_for")
         return None if text is None else _field("ban_for", _canonical_ban_time, text)
+
+    def model_post_init(self, _: object) -> None:
+        _ = self.matcher  # while it is known: it was parsed to be checked
 
     @cached_property
     def matcher(self) -> Match:
