@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Signal = Literal["metrics", "traces"]
 Payload: TypeAlias = "MetricsData | Sequence[ReadableSpan]"
 MAX_HEADERS = 32
+MOST_WAIT_S = 600.0  # of what a collector asks for
 
 
 class ExportError(ValkyrieError):

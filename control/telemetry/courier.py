@@ -137,8 +137,19 @@ class Courier:
     def _deliver_metrics(self, channel: Channel) -> None:
         with self._wake:
             data, self._metrics = self._metrics, None
-        if data is not None:
+        if data is None:
+            return
+        try:
             self._send(channel, "metrics", data, 1)
+        except ExportError as error:
+            self._keep(data, error)
+            raise
+
+    def _keep(self, data: MetricsData, error: ExportError) -> None:
+        """To be sent again after the pause, unless a newer batch came meanwhile or it is refused for good."""
+        with self._wake:
+            if not error.permanent and self._metrics is None:
+                self._metrics = data
 
     def _deliver_spans(self, channel: Channel) -> None:
         while True:
@@ -165,11 +176,14 @@ class Courier:
         except ExportError:
             self._meter.note(signal, "failed", count)
             raise
+        log.debug("the collector took a batch of %s", signal)
         self._meter.note(signal, "delivered", count)
 
     def _failed(self, error: ExportError) -> None:
-        wait = error.wait_s if error.wait_s is not None else self._pause_s
+        wait = self._pause_s if error.wait_s is None else error.wait_s
         self._pause_s = min(self._pause_s * 2, LAST_PAUSE_S)
+        if error.permanent:  # nothing of it is sent again: the next batch has its own chance
+            wait = self._pause_s = FIRST_PAUSE_S
         self._held_until = time.monotonic() + wait
         if str(error) != self.delivery.problem:
             log.warning("telemetry does not reach the collector: %s", error)

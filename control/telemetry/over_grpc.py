@@ -13,16 +13,26 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.metrics.export import MetricsData
 
-from valkyrie.control.telemetry.channel import ExportError, Payload, Signal, check_answer
+from valkyrie.control.telemetry.channel import MOST_WAIT_S, ExportError, Payload, Signal, check_answer
 
 SERVICES: Mapping[Signal, str] = {
     "metrics": "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
     "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
 }
+DETAILS = "grpc-status-details-bin"
+# By itself the library uses proxies of the environment, and leaves a collector that was away alone for up to
+# two minutes after it is back.
+OPTIONS = (
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.initial_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
 
 
 class GrpcChannel:
@@ -36,9 +46,9 @@ class GrpcChannel:
         self._headers = tuple(headers)
         if secure:
             roots = None if ca is None else ca.read_bytes()
-            self._channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(roots))
+            self._channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(roots), OPTIONS)
         else:
-            self._channel = grpc.insecure_channel(target)
+            self._channel = grpc.insecure_channel(target, OPTIONS)
 
     def send(self, signal: Signal, payload: Payload, timeout_s: float) -> None:
         message = _encoded(payload)
@@ -59,10 +69,25 @@ class GrpcChannel:
             "UNAVAILABLE": "is the collector's gRPC receiver there?",
         }
         hint = hints.get(code, "the collector's log says more")
-        return ExportError(f"{self._endpoint} answers gRPC {code}", hint, permanent=code not in again)
+        what = f"{self._endpoint} answers gRPC {code}"
+        return ExportError(what, hint, permanent=code not in again, wait_s=_asked(error))
 
     def close(self) -> None:
         self._channel.close()
+
+
+def _asked(error: Any) -> float | None:
+    """Seconds of a RetryInfo, by which a collector asks to be left alone."""
+    told = dict(error.trailing_metadata() or ()).get(DETAILS, b"")
+    info = error_details_pb2.RetryInfo()
+    try:
+        for one in status_pb2.Status.FromString(told).details:
+            if one.Is(info.DESCRIPTOR):
+                one.Unpack(info)
+                return min(max(0.0, info.retry_delay.ToNanoseconds() / 1e9), MOST_WAIT_S)
+    except DecodeError:
+        return None
+    return None
 
 
 def _encoded(payload: Payload) -> bytes:

@@ -28,10 +28,9 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
-from valkyrie.control.telemetry.channel import ExportError, Payload, Signal, check_answer
+from valkyrie.control.telemetry.channel import MOST_WAIT_S, ExportError, Payload, Signal, check_answer
 
 MAX_ANSWER = 64 * 1024
-MOST_WAIT_S = 600.0  # of what a Retry-After asks for
 TRY_AGAIN = (408, 429, 500, 502, 503, 504)
 HINTS = {401: "set the credential of headers_credential anew", 404: "is the endpoint a base URL?"}
 

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from google.rpc import error_details_pb2, status_pb2
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metrics
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as traces
 
@@ -22,7 +23,9 @@ from support.certs import Certs
 
 
 class Collector:
-    """What came. `status` and `answer_headers` are what it answers with (HTTP); `garbage`: not OTLP."""
+    """What came. `status` and `answer_headers` are what it answers with (HTTP); `garbage`: not OTLP; `asks`:
+    to be left alone for so many seconds (gRPC).
+    """
 
     def __init__(self) -> None:
         self.url = ""
@@ -33,6 +36,7 @@ class Collector:
         self.answer_headers: dict[str, str] = {}
         self.garbage = b""
         self.requests = 0
+        self.asks = 0
 
     def took(self, signal: str, message: bytes, headers: dict[str, str]) -> None:
         self.headers.append(headers)
@@ -106,8 +110,17 @@ def http_collector(
         server.server_close()
 
 
+def busy_for(seconds: int) -> bytes:
+    """What a gRPC service says of its error, with the wait that it asks for."""
+    made = status_pb2.Status(code=8)
+    info = error_details_pb2.RetryInfo()
+    info.retry_delay.FromSeconds(seconds)
+    made.details.add().Pack(info)
+    return bytes(made.SerializeToString())
+
+
 @contextlib.contextmanager
-def grpc_collector(certs: Certs | None = None) -> Iterator[Collector]:
+def grpc_collector(certs: Certs | None = None, port: int = 0) -> Iterator[Collector]:
     import grpc
     from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc as metrics_service
     from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as trace_service
@@ -117,6 +130,9 @@ def grpc_collector(certs: Certs | None = None) -> Iterator[Collector]:
     class Metrics(metrics_service.MetricsServiceServicer):
         def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - the service's name for it
             collector.requests += 1
+            if collector.asks:
+                context.set_trailing_metadata((("grpc-status-details-bin", busy_for(collector.asks)),))
+                context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy")
             if collector.status != 200:
                 context.abort(grpc.StatusCode.UNAUTHENTICATED, "who are you?")
             collector.took("metrics", request.SerializeToString(), dict(context.invocation_metadata()))
@@ -132,7 +148,7 @@ def grpc_collector(certs: Certs | None = None) -> Iterator[Collector]:
         metrics_service.add_MetricsServiceServicer_to_server(Metrics(), server)  # type: ignore[no-untyped-call]
         trace_service.add_TraceServiceServicer_to_server(Traces(), server)  # type: ignore[no-untyped-call]
         if certs is None:
-            collector.url = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+            collector.url = f"http://127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
         else:
             pair = (certs.server_key.read_bytes(), certs.server.read_bytes())
             port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
