@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -23,6 +24,9 @@ from valkyrie.control.telemetry.spans import failed
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
+
+
+log = logging.getLogger(__name__)
 
 
 def make_app(service: Service, access: Access) -> Starlette:
@@ -51,7 +55,9 @@ def _endpoint(route: Route, service: Service, access: Access) -> Callable[[Reque
                 root.set_attributes(told)
                 if response.status_code >= 500:
                     failed(f"HTTP {response.status_code}")
-        service.meters.calls.note(route.method, route.path, response.status_code, time.perf_counter() - began)
+        took = time.perf_counter() - began
+        service.meters.calls.note(route.method, route.path, response.status_code, took)
+        log.debug("%s %s: %d in %.1f ms", route.method, route.path, response.status_code, took * 1000)
         return response
 
     return endpoint

@@ -189,6 +189,7 @@ class Worker:
             wrong = NotifyError(bug(error))
             self._failed(wrong)
             raise wrong from None
+        log.debug("%s took %r: %s", self.name, message.title, answer)
         self._succeeded()
         return answer
 

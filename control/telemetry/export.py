@@ -52,9 +52,10 @@ class Exporter:
         self.tracing: Tracing | None = None  # while traces are asked for
 
     def status(self) -> dict[str, Any]:
-        """`state`: off, waiting for the first delivery, ok, or failing for `problem`."""
-        delivery = None if self.courier is None else self.courier.delivery
-        problem = self._problem or ("" if delivery is None else delivery.problem)
+        """`state`: off, waiting for the first delivery by these settings, ok, or failing for `problem`."""
+        fresh = self.changed.is_set()  # what is known is of those before
+        delivery = None if self.courier is None or fresh else self.courier.delivery
+        problem = ("" if fresh else self._problem) or ("" if delivery is None else delivery.problem)
         last = None if delivery is None else delivery.last
         if not self._settings().enabled:
             state = "off"

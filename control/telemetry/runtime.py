@@ -103,8 +103,8 @@ class Telemetry:
             **settings.otlp.model_dump(mode="json"),
             "prometheus": {
                 "listen": settings.prometheus.listen,
-                "listening": self._listening,
-                "problem": self._listen_problem,
+                "listening": self._listening if self._listening == settings.prometheus.listen else None,
+                "problem": "" if self._changed.is_set() else self._listen_problem,
             },
             "exports": {
                 one.signal: {"delivered": one.delivered, "failed": one.failed, "dropped": one.dropped}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import subprocess
 import sys
 import time
@@ -28,10 +29,12 @@ from support.workbench import ADMIN, WEB, Bench
 from valkyrie.control.cli.client import Client
 from valkyrie.control.config import Settings
 from valkyrie.control.errors import Conflict, InvalidInput
-from valkyrie.control.telemetry.channel import ExportError, Payload, parse_headers
-from valkyrie.control.telemetry.courier import END_S, MOST_SPANS, Courier
+from valkyrie.control.telemetry.channel import ExportError, Payload, open_channel, parse_headers
+from valkyrie.control.telemetry.courier import END_S, FIRST_PAUSE_S, MOST_SPANS, Courier
 from valkyrie.control.telemetry.meters import ExportMeter
+from valkyrie.control.telemetry.over_grpc import GrpcChannel
 from valkyrie.control.telemetry.over_http import HttpChannel
+from valkyrie.control.telemetry.settings import OtlpSettings
 
 SECRET = b"authorization=Bearer%20wordy-secret"
 
@@ -212,6 +215,16 @@ async def test_a_collector_that_refuses_is_told_in_status_and_tried_again(
             await holds(lambda: bench.service.telemetry.status()["state"] == "ok")
 
 
+async def test_after_a_change_the_status_tells_nothing_of_what_was_before(bench: Bench) -> None:
+    with http_collector() as there:
+        there.status = 500
+        async with running(bench):
+            await enable(bench, there.url)
+            await holds(lambda: bench.service.telemetry.status()["state"] == "failing")
+            answer = await enable(bench, "http://127.0.0.1:1")
+            assert (answer["state"], answer["problem"]) == ("waiting", "")
+
+
 def test_a_delivery_that_fails_is_not_repeated_before_its_pause_is_over() -> None:
     with http_collector() as there:
         there.status = 503
@@ -233,16 +246,47 @@ def test_what_a_collector_refuses_of_a_batch_is_told() -> None:
 
 
 def test_neither_proxies_nor_passwords_of_the_surroundings_are_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    collector: tuple[str, Collector], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    protocol, there = collector
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login who password wordy")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-    with http_collector() as there:
-        channel = HttpChannel(there.url, (), None)
-        channel.send("metrics", MetricsData([]), 5)
-        channel.close()
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    channel = open_channel(OtlpSettings(endpoint=there.url, protocol=protocol), ())
+    channel.send("metrics", MetricsData([]), 5)
+    channel.close()
     assert "authorization" not in there.headers[-1]
+
+
+def test_a_collector_by_grpc_that_was_away_long_is_reached_soon_after_it_is_back() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    channel = GrpcChannel(f"http://127.0.0.1:{port}", (), None)
+
+    def reached() -> bool:
+        with contextlib.suppress(ExportError):
+            channel.send("metrics", MetricsData([]), 5)
+            return True
+        return False
+
+    away = time.monotonic() + 6  # by then the library waits for some seconds between two tries
+    while time.monotonic() < away:
+        assert not reached()
+        time.sleep(0.1)
+    with grpc_collector(port=port):
+        until(reached, 1.6)
+    channel.close()
+
+
+def test_a_collector_by_grpc_says_how_long_it_is_to_be_left_alone() -> None:
+    with grpc_collector() as there:
+        there.asks = 7
+        channel = GrpcChannel(there.url, (), None)
+        with pytest.raises(ExportError, match="RESOURCE_EXHAUSTED") as caught:
+            channel.send("metrics", MetricsData([]), 5)
+        assert (caught.value.wait_s, caught.value.permanent) == (7, False)
+        channel.close()
 
 
 async def test_a_busy_collector_is_left_alone_for_as_long_as_it_asks(bench: Bench) -> None:
@@ -306,8 +350,8 @@ class Stuck:
     def send(self, signal: str, payload: Payload, timeout_s: float) -> None:
         if self.error is not None:
             raise self.error
-        assert not isinstance(payload, MetricsData)
-        self.taken += [one.name for one in payload]
+        names = ["metrics"] if isinstance(payload, MetricsData) else [one.name for one in payload]
+        self.taken += names
 
     def close(self) -> None:
         """Nothing."""
@@ -339,6 +383,31 @@ def test_spans_that_are_refused_for_good_are_counted_and_not_sent_again() -> Non
     until(lambda: courier.delivery.problem)
     (_, spans) = meter.figures()
     assert (spans.failed, spans.dropped) == (1, 1)
+    courier.end()
+
+
+def test_metrics_that_could_not_be_sent_go_after_the_pause_and_not_with_the_next_batch_alone() -> None:
+    channel, meter = Stuck(), ExportMeter()
+    courier = Courier(lambda: channel, meter, timeout_s=1, wall=time.time)
+    courier.give_metrics(MetricsData([]))
+    until(lambda: courier.delivery.problem)
+    channel.error = None
+    until(lambda: channel.taken == ["metrics"], 1.5 * FIRST_PAUSE_S)
+    (metrics, _) = meter.figures()
+    assert (metrics.delivered, metrics.failed, metrics.dropped) == (1, 1, 0)
+    courier.end()
+
+
+def test_metrics_that_are_refused_for_good_are_not_sent_again_and_the_next_batch_need_not_wait() -> None:
+    channel, meter = Stuck(), ExportMeter()
+    channel.error = ExportError("refused", permanent=True)
+    courier = Courier(lambda: channel, meter, timeout_s=1, wall=time.time)
+    for tries in range(1, 4):
+        courier.give_metrics(MetricsData([]))
+        until(lambda tries=tries: courier.delivery.tries == tries, 1.5 * FIRST_PAUSE_S)  # type: ignore[misc]
+    channel.error = None
+    time.sleep(1.5 * FIRST_PAUSE_S)  # what must not come has no event
+    assert channel.taken == []
     courier.end()
 
 
