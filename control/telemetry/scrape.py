@@ -62,6 +62,8 @@ class Scraper:
             writer.transport.abort()
             return
         self._tasks.add(task)
+        # Until the kernel has all of it: else what a slow reader leaves would outlive its time here.
+        writer.transport.set_write_buffer_limits(high=0)
         try:
             async with asyncio.timeout(SECONDS):
                 head = await reader.readuntil(b"\r\n\r\n")

@@ -25,6 +25,7 @@ from valkyrie.control import abi
 from valkyrie.control.api.table import ROUTES
 from valkyrie.control.config import Settings
 from valkyrie.control.errors import Unavailable
+from valkyrie.control.telemetry import scrape
 from valkyrie.control.telemetry.catalogue import CATALOGUE, samples
 from valkyrie.control.telemetry.prometheus import text
 from valkyrie.control.telemetry.reference import reference
@@ -134,7 +135,10 @@ def test_panels_of_the_dashboard_do_not_overlap() -> None:
         taken |= cells
 
 
-async def test_the_api_serves_metrics_and_counts_its_own_calls(tmp_path: Path) -> None:
+async def test_the_api_serves_metrics_and_counts_its_own_calls(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "valkyrie")
     settings = Settings(state_dir=tmp_path / "state", socket=tmp_path / "v.sock")
     async with served(settings) as api:
         assert (await api.call("PUT", "/v1/limits/web", WEB))[0] == 200
@@ -145,6 +149,7 @@ async def test_the_api_serves_metrics_and_counts_its_own_calls(tmp_path: Path) -
     calls = {tuple(value for _, value in labels): count for labels, count in seen.items()}
     assert calls == {("PUT", "200", "/v1/limits/{name}"): 1, ("GET", "404", "/v1/limits/{name}"): 1}
     assert {route for _, _, route in calls} <= {route.path for route in ROUTES}
+    assert "PUT /v1/limits/{name}: 200 in " in caplog.text, "who sets the level to debug is told each call"
 
 
 def scraped(path: Path) -> str:
@@ -249,10 +254,33 @@ async def test_the_tcp_port_opens_and_closes_as_it_is_set(bench: Bench) -> None:
         bench.service.telemetry.apply()
         await holds(lambda: prometheus()["prometheus"]["listening"] == where)
         assert b"valkyrie_table_limit 8192" in await exchange(port, GET)
-        await bench.service.telemetry.change(ADMIN, {"prometheus_listen": ""})
+        answer = await bench.service.telemetry.change(ADMIN, {"prometheus_listen": ""})
+        assert not answer["prometheus"]["listening"]
         await holds(lambda: not prometheus()["prometheus"]["listening"])
         assert prometheus()["prometheus"]["listen"] is None
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+async def test_who_does_not_read_is_cut_off_in_time_however_little_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scrape, "SECONDS", 0.2)
+    text = bytes(60_000)  # less than the transport takes without a wait
+    made = Scraper(lambda: asyncio.sleep(0, text))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    await made.open(f"127.0.0.1:{port}")
+    assert made._server is not None
+    made._server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    with socket.socket() as reader:
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reader.connect(("127.0.0.1", port))
+        reader.sendall(GET)
+        await holds(lambda: made._tasks)
+        await holds(lambda: not made._tasks)
+        read = await asyncio.to_thread(lambda: b"".join(iter(lambda: reader.recv(1 << 16), b"")))
+    assert 0 < len(read) < len(text)
+    await made.close()
