@@ -139,7 +139,8 @@ class HttpSender(Sender[S]):
             async with asyncio.timeout(limit):
                 return await self._posted(httpx.URL(url), parts)
         except (TimeoutError, httpx.TimeoutException):
-            raise NotifyError(f"no answer within {limit:g} s", self._tls.hint) from None
+            hint = self._tls.hint if url.startswith("https:") else ""
+            raise NotifyError(f"no answer within {limit:g} s", hint) from None
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError):
             # Its text would quote the URL.
             raise NotifyError("the URL is not one", "as https://host/path") from None

@@ -199,7 +199,7 @@ class SmtpSettings(AdapterBase):
 
 
 class MqttSettings(AdapterBase):
-    """Messages, the state of each alert (retained), and this node's presence (last will)."""
+    """Messages, the state of each rule of alerts (retained), and this node's presence (last will)."""
 
     kind: Literal["mqtt"]
     host: str = Field(max_length=253, pattern=r"^[A-Za-z0-9.:-]+$", description="the broker")

@@ -63,6 +63,7 @@ class Notifier(Sender[MqttSettings]):
         self._lost = asyncio.Event()
         self._problem = "has not connected yet"
         self._connections = 0
+        self._shown: dict[str, float] = {}  # timestamps by rule
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -72,6 +73,7 @@ class Notifier(Sender[MqttSettings]):
     def status(self) -> dict[str, Any]:
         return {
             "connected": self._ready.is_set(),
+            "problem": self._problem,
             "connections": self._connections,
             "commands": self.commander is not None,
         }
@@ -80,8 +82,17 @@ class Notifier(Sender[MqttSettings]):
         body = json.dumps(as_json(message, self.node), separators=(",", ":")).encode()
         await self.publish("alerts", body, retain=False)
         if message.state != "note":
-            await self.publish(f"state/{topic_word(message.key)}", body, retain=True)
+            await self._show(message, body)
         return "acknowledged by the broker (QoS 1)"
+
+    async def _show(self, message: Message, body: bytes) -> None:
+        """How its rule stands: one topic for all alerts that the rule ever makes, for a broker keeps each."""
+        name = message.tags.get("rule", message.key)
+        # One that was held back must not hide a newer one, unless that is of the future: a clock was set.
+        if message.timestamp < self._shown.get(name, -math.inf) <= time.time():
+            return
+        await self.publish(f"state/{topic_word(name)}", body, retain=True)
+        self._shown[name] = message.timestamp
 
     async def publish(self, tail: str, body: bytes, *, retain: bool) -> None:
         """Until the broker acknowledged it. Raises NotifyError."""

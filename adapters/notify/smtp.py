@@ -53,7 +53,8 @@ class Notifier(Sender[SmtpSettings]):
             async with asyncio.timeout(own.timeout_seconds):
                 return await self._sent(made, password)
         except TimeoutError:
-            raise NotifyError(f"no answer within {own.timeout_seconds:g} s", self._tls.hint) from None
+            hint = self._tls.hint if own.encryption != "none" else ""
+            raise NotifyError(f"no answer within {own.timeout_seconds:g} s", hint) from None
         except (aiosmtplib.SMTPException, OSError, UnicodeError) as error:
             raise translated(error, self.told) from None
 

@@ -127,7 +127,7 @@ def more_lines(one: Mapping[str, Any]) -> list[Block]:
     more = one["more"]
     texts = []
     if "connected" in more:
-        texts.append("connected" if more["connected"] else "not connected")
+        texts.append("connected" if more["connected"] else f"not connected: {more['problem']}")
     if isinstance(more.get("commands"), dict):
         commands = more["commands"]
         texts.append(f"{commands['done']} commands done, {commands['refused']} refused")

@@ -80,7 +80,7 @@ async def ear(port: int, **options: Any) -> AsyncIterator[Ear]:
             await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_message_goes_to_alerts_and_the_state_of_its_alert_is_retained() -> None:
+async def test_a_message_goes_to_alerts_and_the_last_state_is_retained() -> None:
     with broker() as server:
         async with ear(server.port) as listening, notifier(server.port) as one:
             await one.send(note())
@@ -102,6 +102,34 @@ async def test_a_message_goes_to_alerts_and_the_state_of_its_alert_is_retained()
         async with ear(server.port) as late:
             await until(lambda: bool(late.on(STATE)), "what is retained")
             assert json.loads(late.on(STATE)[0])["state"] == "resolved"
+
+
+async def test_a_rule_has_one_state_however_often_it_fires_and_a_late_message_does_not_hide_a_newer() -> None:
+    async with connected_ear() as (one, listening):
+        for began in range(3):
+            for later, state in enumerate(("firing", "resolved")):
+                at = 1_700_000_000.0 + 10 * began + later
+                await one.send(note(state=state, key=f"drops/{began}", at=at, rule="drops"))
+        await one.send(note(state="firing", key="drops/3", at=1_700_000_100.0, rule="drops"))
+        await one.send(note(state="resolved", key="drops/2", at=1_700_000_021.0, rule="drops"))
+        await until(lambda: len(listening.on(ALERTS)) == 8, "all of them")
+        shown = listening.on("valkyrie/edge-1/state/drops")
+        assert [json.loads(body)["state"] for body in shown] == ["firing", "resolved"] * 3 + ["firing"]
+        assert {one.topic.value for one in listening.heard} == {ALERTS, STATUS, "valkyrie/edge-1/state/drops"}
+
+
+async def test_after_a_clock_was_set_back_states_are_shown_all_the_same() -> None:
+    async with connected_ear() as (one, listening):
+        for at in (time.time() + 3600, 1_700_000_000.0):
+            await one.send(note(at=at, rule="drops"))
+        await until(lambda: len(listening.on("valkyrie/edge-1/state/drops")) == 2, "both")
+
+
+@contextlib.asynccontextmanager
+async def connected_ear() -> AsyncIterator[tuple[Notifier, Ear]]:
+    with broker() as server:
+        async with ear(server.port) as listening, notifier(server.port) as one:
+            yield one, listening
 
 
 async def test_who_leaves_in_order_says_offline_by_itself() -> None:

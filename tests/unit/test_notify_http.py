@@ -277,6 +277,7 @@ async def test_a_service_that_never_answers_takes_the_senders_timeout_and_no_lon
         assert 0.3 <= loop.time() - began < 2.0
     assert not error.permanent
     assert "no answer within 0.3 s" in error.what
+    assert not error.hint, "without TLS there are no certificates to be wrong"
 
 
 async def test_an_answer_without_end_is_cut_off() -> None:

@@ -173,7 +173,10 @@ ADAPTER: dict[str, Any] = {
     "routes": [{"severity": "warning", "tags": {"limit": "web"}}], "queued": 3, "dropped": 2, "dead": 1,
     "forgotten": 4, "delivered": 7, "failures": 9, "last_ok": None, "last_error": "answered 500\x1b[2J",
     "last_error_at": 1.0,
-    "more": {"connected": False, "commands": {"done": 1, "refused": 2, "last_refusal": "old"}},
+    "more": {
+        "connected": False, "problem": "no such host",
+        "commands": {"done": 1, "refused": 2, "last_refusal": "old"},
+    },
 }  # fmt: skip
 DEAD = {
     "adapter": "ops", "title": "Drops", "severity": "error", "state": "firing", "queued": 1.0, "died": 2.0,
@@ -200,7 +203,14 @@ def test_list_and_status_tell_what_is_there_and_what_is_wrong(ctl: Ctl) -> None:
     assert "ops   slack  cli   warning+, limit=web  failing" in listed
     told = ctl.good("notify", "status")
     assert "\x1b" not in told
-    for words in ("in memory alone", "answered 500", "the disk is full", "answered 401", "2 refused"):
+    for words in (
+        "in memory alone",
+        "answered 500",
+        "the disk is full",
+        "answered 401",
+        "2 refused",
+        "no such host",
+    ):
         assert words in told, told
     row = next(line.split() for line in told.splitlines() if line.startswith("ops "))
     assert row[:7] == ["ops", "failing", "7", "3", "9", "2", "5"]

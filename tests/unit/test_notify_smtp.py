@@ -130,5 +130,5 @@ async def test_who_of_several_was_refused_is_told() -> None:
 async def test_a_server_that_never_answers_or_is_away_is_tried_again() -> None:
     async with fake_smtp(FakeSmtp(refuse={"MAIL": None})) as server:
         error = await failing(mailer(server, timeout_seconds=0.3))
-    assert (error.permanent, error.what) == (False, "no answer within 0.3 s")
+    assert (error.permanent, error.what, error.hint) == (False, "no answer within 0.3 s", "")
     assert not (await failing(mailer(server))).permanent
