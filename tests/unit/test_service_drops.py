@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Drops in words: with limit, key, reason and NIC; kept in bounded number; told to followers in bounds."""
 
+import asyncio
 from ipaddress import ip_address
 from typing import Any
 
@@ -12,6 +13,7 @@ from support.workbench import ADMIN, WEB, Bench
 from valkyrie.control import abi
 from valkyrie.control.enums import Reason
 from valkyrie.control.errors import NotFound
+from valkyrie.control.service import events as hub_of
 from valkyrie.control.service.drops import KEPT, LIVE
 
 LOOPBACK = 1
@@ -87,6 +89,21 @@ async def test_more_drops_than_people_read_are_told_as_lost_and_counted_all(benc
     assert told == LIVE + 5000
     (talker,) = bench.service.talkers.top(5)
     assert talker["dropped"] == LIVE + 5000
+
+
+async def test_a_loss_is_told_also_if_nothing_happens_after_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_of, "TELL_S", 0.01)
+    slot, follower = await web(bench), bench.service.hub.join()
+    bench.service.drops.take(np.repeat(drop(bench, slot, "192.0.2.9"), LIVE))
+    told = aiter(follower)
+    for _ in range(LIVE):
+        assert (await anext(told))["kind"] == "drop"
+    bench.service.drops.take(np.repeat(drop(bench, slot, "192.0.2.9"), 5))
+    bench.service.drops.take(np.repeat(drop(bench, slot, "192.0.2.9"), 2))
+    async with asyncio.timeout(5):
+        assert (await anext(told))["lost"] == 7
 
 
 async def test_sampled_drops_count_for_those_that_were_not_reported(bench: Bench) -> None:
