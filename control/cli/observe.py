@@ -165,6 +165,7 @@ def compare(client: "Client", *, name: str, rate: str, burst: str | None, time: 
         Limit(name="x", key="src", rate=rate, burst=burst, measure=live["measure"])
         body = {"limit": name, "seconds": parse_duration(time) / 1e9}
         found, observing, figures = gathered(client, body)
+    observing = {**live, **observing}  # Ctrl-C may come before anything was told
     seen = found.seen()
     choices: list[Choice] = [("live", observing["rate"], observing["burst"]), ("tried", rate, burst)]
     results = judged(seen, choices, observing["measure"])
