@@ -84,7 +84,7 @@ def _asked(error: Any) -> float | None:
         for one in status_pb2.Status.FromString(told).details:
             if one.Is(info.DESCRIPTOR):
                 one.Unpack(info)
-                return min(max(0.0, info.retry_delay.ToNanoseconds() / 1e9), MOST_WAIT_S)
+                return min(max(0.0, float(info.retry_delay.ToNanoseconds()) / 1e9), MOST_WAIT_S)
     except DecodeError:
         return None
     return None
