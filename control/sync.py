@@ -41,6 +41,7 @@ from valkyrie.control.service.core import Core
 log = logging.getLogger(__name__)
 
 START_WAIT_S = 3.0  # for the store, before packets are policed without what it holds
+LOOK_S = 0.1  # how often it is looked whether that wait counts
 HEARTBEAT_S = 2.0  # well below the ten seconds after which a silent owner loses the name
 PROBE_S = 1.0  # between two tries to reach a store that is away
 END_S = 2.0  # for the last round, at shutdown
@@ -103,10 +104,18 @@ class Sync:
     async def _at_start(self) -> None:
         if self._under_way is None or self._under_way.done():
             self._under_way = asyncio.create_task(self._guarded(self._ask()))
-            await asyncio.wait([self._under_way], timeout=START_WAIT_S)
+            await self._answered(self._under_way)
         if self._lack:
             what = "limits" if self._lack.policy else "buckets"
             log.warning("%s are not restored from the store %s before it answers", what, self._backend)
+
+    async def _answered(self, work: asyncio.Task[None]) -> None:
+        """Wait START_WAIT_S for the store. A compiler takes its time on a slow host, and is not the store."""
+        left = START_WAIT_S
+        while left > 0 and not work.done():
+            began, building = time.monotonic(), self._tables.building
+            await asyncio.wait([work], timeout=min(left, LOOK_S))
+            left -= 0.0 if building else time.monotonic() - began
 
     async def run(self) -> None:
         """For ever: rounds, and what they need. Cancel it, then close()."""

@@ -36,6 +36,11 @@ class Tables(Restorer, Protocol):
         """Whether the table was made anew, by this daemon or one before, and not filled since."""
         ...
 
+    @property
+    def building(self) -> bool:
+        """Whether the program that fills the table is being compiled, which no store delays."""
+        ...
+
     def filled(self) -> None:
         """The table holds what the store held."""
         ...

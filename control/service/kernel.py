@@ -138,6 +138,10 @@ class KernelEngine:
                 build.ensure_call(self._pins, self._sizes, self._calls_record, self._values)
                 self._calls_ready = True
 
+    @property
+    def building(self) -> bool:
+        return self._calls.locked()
+
     def restore(self, entries: Entries, specs: Mapping[int, KeySpec]) -> int:
         self.ready_for_calls()
         return fill.restore(self._pins, entries, specs)

@@ -487,6 +487,29 @@ async def test_a_bug_at_the_start_does_not_keep_the_sync_from_working_later(
         await one.until(lambda: one.status["state"] == "ok")
 
 
+async def test_a_compiler_that_takes_longer_than_a_store_may_is_waited_for(
+    make: Make, store: StoreSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = make("one", store)
+    await used(one)
+    await one.turn()
+    await one.close()
+    again = make("one", store, unfilled=True)
+    works = again.tables.restore
+
+    def slow(*given: Any) -> int:
+        again.tables.building = True
+        time.sleep(1.5)
+        again.tables.building = False
+        return works(*given)
+
+    monkeypatch.setattr(again.tables, "restore", slow)
+    monkeypatch.setattr(sync, "START_WAIT_S", 1.0)
+    await again.start()
+    assert len(again.tables.restored) == 8
+    assert not again.tables.unfilled
+
+
 async def test_an_owner_that_fills_a_large_table_is_heard_of_meanwhile(
     make: Make, store: StoreSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,7 @@ class Tables:
     def __init__(self, plane: Table, *, unfilled: bool = False) -> None:
         self.plane: Any = plane
         self.unfilled = unfilled
+        self.building = False
         self.restored: list[tuple[int, int]] = []  # uid, level
 
     def filled(self) -> None:
