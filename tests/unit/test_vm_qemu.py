@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The emulator's command line, the choice of accelerator, the first root, and the network's plan."""
 
+import time
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from harness import accel, initrd, network, qemu
+from harness.errors import VmError
 from harness.image import Image
 from harness.qemu import Machine
 
@@ -67,6 +69,58 @@ def test_a_kernel_that_has_given_up_is_seen_on_the_console(console: str, gone: b
 )
 def test_what_was_found_of_kvm_holds_for_one_boot_of_the_host(kept: str, found: str | None) -> None:
     assert accel.remembered(kept, "boot-1") == found
+
+
+def test_without_the_device_nothing_is_tried_and_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(accel, "DEVICE", tmp_path / "kvm")
+    monkeypatch.setattr(accel, "probe", lambda *_: pytest.fail("a guest was started"))
+    assert accel.choose(MACHINE, tmp_path, tmp_path / "accel", told.append) == "tcg"
+    assert told == ["no /dev/kvm here: emulating (TCG), which is several times slower"]
+
+
+@pytest.mark.parametrize(
+    ("script", "boots"),
+    [
+        (f"echo '{initrd.PROBED}' >\"$1\"; sleep 600", True),
+        (f"echo '{initrd.PROBED}' >\"$1\"", True),
+        ("sleep 600", False),
+        ("echo 'kvm: cannot be used' >&2; exit 1", False),
+    ],
+    ids=["boots and stays", "boots and ends", "hangs", "is refused"],
+)
+def test_kvm_is_taken_only_where_a_guest_really_boots_on_it_and_that_is_asked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, boots: bool
+) -> None:
+    asked: list[str] = []
+
+    def line(machine: Machine) -> list[str]:
+        asked.append(machine.accel)
+        return ["sh", "-c", script, "guest", str(machine.console)]
+
+    monkeypatch.setattr(accel, "DEVICE", Path("/dev/null"))
+    monkeypatch.setattr(accel, "probe_line", line)
+    monkeypatch.setattr(accel, "PROBE_S", 5.0 if boots else 0.5)
+    began, memory, told = time.monotonic(), tmp_path / "accel", list[str]()
+    for _ in range(2):
+        assert accel.choose(MACHINE, tmp_path, memory, told.append) == ("kvm" if boots else "tcg")
+    assert time.monotonic() - began < 5
+    assert asked == ["kvm"]
+    assert ("no guest boots on it" in "".join(told)) is not boots
+
+
+def test_a_machine_whose_emulator_ends_is_told_with_what_it_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qemu, "command_line", lambda _: ["sh", "-c", "echo 'no such machine' >&2; exit 3"])
+    with qemu.Qemu(MACHINE, [], tmp_path / "qemu.log") as emulator:
+        emulator._process.wait(10)
+        with pytest.raises(VmError, match=r"QEMU has ended \(exit 3\)") as told:
+            emulator.check()
+    assert "no such machine" in str(told.value)
+    assert str(MACHINE.console) in str(told.value)
 
 
 def test_modules_are_loaded_after_what_they_need() -> None:
