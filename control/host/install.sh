@@ -11,7 +11,6 @@ ZSH_COMPLETION=/usr/local/share/zsh/site-functions/_valkyrie-ctl
 MAN_PAGE=/usr/local/share/man/man1/valkyrie-ctl.1
 SETTINGS=/etc/valkyrie/valkyrie.yaml
 STATE=/var/lib/valkyrie
-PINS=/sys/fs/bpf/valkyrie
 RELEASE_FILES=(pyproject.toml LICENSE .src bpf control adapters)
 
 systemd_runs() { [ -d /run/systemd/system ]; }
@@ -85,10 +84,10 @@ host_install() {
     start_service
 }
 
-# Take the program off every NIC, by the daemon if it answers, and unpin it.
+# Take the program off every NIC and unpin it, wherever the settings let it be pinned.
 detach_all() {
     [ -x "$OPT/current/bin/python" ] || return 0
-    "$OPT/current/bin/python" -m valkyrie.control.host.detach "$PINS"
+    "$OPT/current/bin/python" -m valkyrie.control.host.detach
 }
 
 host_uninstall() {
