@@ -37,7 +37,7 @@ def test_limits_and_spent_buckets_are_back_before_the_network_is(lab: Lab, whole
     whole.attach(NIC)
     before = udp_arrived(whole)
     with sender.start("udp-amplification", *FLOOD) as flood:
-        until(lambda: whole.counters("flood")["dropped"] > 100, "the flood is on")
+        until(lambda: whole.counters("flood")["dropped"] > 100, "the flood is on", 60)
         assert udp_arrived(whole) - before == BURST
         rounds = whole.status()["sync"]["rounds"]
         until(lambda: bool(whole.status()["sync"]["rounds"] >= rounds + 2), "what passed is kept")

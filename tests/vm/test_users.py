@@ -18,8 +18,19 @@ UNIT = "vm-web"
 FOLDER = "/var/tmp/vm-web"
 MAKE = 'mkdir -p "$1" && head -c "$2" /dev/urandom >"$1/file" && sha256sum <"$1/file"'
 RATE = 10
-# From a network of its own, SYNs to the very port that users come to, faster than the limit a hundred times.
-FLOOD = ("--from", "198.18.0.0/15", "--tcp-port", str(PORT), "--count", "100000", "--rate", "1000")
+# From a network of its own, SYNs to the very port that users come to, faster than the limit twenty times.
+FLOOD = (
+    "--from",
+    "198.18.0.0/15",
+    "--tcp-port",
+    str(PORT),
+    "--count",
+    "100000",
+    "--rate",
+    "200",
+    "--seconds",
+    "300",
+)
 FETCH_S = 120
 FETCH = """
 import hashlib, sys, urllib.request
@@ -50,7 +61,7 @@ def test_a_transfer_is_whole_and_requests_are_answered_during_a_flood(
     whole.limit("syn", match=f"proto tcp dport {PORT} syn", key="src/15", rate=f"{RATE}/s", burst=str(RATE))
     whole.attach(NIC)
     with sender.start("syn-flood", *FLOOD) as flood:
-        until(lambda: whole.counters("syn")["dropped"] > 100, "the flood is on")
+        until(lambda: whole.counters("syn")["dropped"] > 100, "the flood is on", 60)
         before = whole.counters("syn")
         url = f"http://{sender.wire.appliance4}:{PORT}/file"
         told = lab.client.told("python3", "-c", FETCH, url, timeout=FETCH_S)
@@ -61,4 +72,4 @@ def test_a_transfer_is_whole_and_requests_are_answered_during_a_flood(
     assert users["kinds"]["http"]["lost"] == 0, users
     assert users["kinds"]["http"]["answered"] == 20
     dropped, passed = (after[name] - before[name] for name in ("dropped", "passed"))
-    assert sent > dropped > 10 * passed, "there was no flood meanwhile"
+    assert sent > dropped > 5 * passed, "there was no flood meanwhile"

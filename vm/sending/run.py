@@ -16,8 +16,10 @@ from sending.nic import Wire
 from sending.web import Web
 
 AHEAD = 5000  # packets that are built before they are sent, so that building does not slow sending
+SLOW = 250  # packets/s up to which each is built when its time comes: no pause of seconds in between
 BEHIND_S = 0.1  # at most so much is caught up by sending faster than the rate
 LOOK_S = 0.2  # how long at most an end that was asked for waits
+LATE_S = 1.0  # and then for answers to what was sent already
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,18 @@ class Run:
                 self._web = stack.enter_context(Web(self._target))
             stack.enter_context(_kept_port(self._target))
             ended, seconds = self._send(plan, made)
-            self._await(plan.wait_s)
+            self._await(min(plan.wait_s, LATE_S) if self._stopped() else plan.wait_s)
             return Outcome(ended, seconds, self._wire.missed())
 
     def _send(self, plan: Plan, made: Iterator[Made]) -> tuple[str, float]:
-        spent = 0.0
-        while ready := list(islice(made, AHEAD)):
-            began = due = time.monotonic()
+        spent, due = 0.0, time.monotonic()
+        while True:
+            began = time.monotonic()
+            ready = list(islice(made, 1 if plan.rate <= SLOW else AHEAD))
+            if not ready:
+                return "count", spent
+            if plan.rate > SLOW:  # building is no part of the time that sending takes
+                began = due = time.monotonic()
             for one in ready:
                 due = max(due, time.monotonic() - BEHIND_S)
                 self._collect(due)
@@ -79,7 +86,6 @@ class Run:
                 self._put(one)
                 due += 1 / plan.rate
             spent += time.monotonic() - began
-        return "count", spent
 
     def _put(self, one: Made) -> None:
         self._ledger.sent(one.seq, one.kind, time.time_ns(), one.frames, asks=one.asks)
@@ -89,23 +95,26 @@ class Run:
             self._web.ask(one.seq)
 
     def _collect(self, until: float) -> None:
-        """Book answers until a time; at least those that are there."""
-        while True:
-            while got := self._wire.receive():
-                found = answer(got[0], self._target.run)
-                if found:
-                    self._ledger.answered(found.seq, got[1], refused=found.refused, kinds=found.kinds)
-            while self._web and self._web.done:
-                self._ledger.answered(*self._web.done.popleft())
-            left = until - time.monotonic()
-            if left <= 0 or self._stopped():
+        """Book answers until a time, or until the end is asked for; at least those that are there."""
+        while left := self._booked(until):
+            if self._stopped():
                 return
             self._wire.wait(min(left, LOOK_S))
 
+    def _booked(self, until: float) -> float:
+        """Book the answers that are there; the seconds that are left."""
+        while got := self._wire.receive():
+            found = answer(got[0], self._target.run)
+            if found:
+                self._ledger.answered(found.seq, got[1], refused=found.refused, kinds=found.kinds)
+        while self._web and self._web.done:
+            self._ledger.answered(*self._web.done.popleft())
+        return max(0.0, until - time.monotonic())
+
     def _await(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while self._ledger.waiting and time.monotonic() < deadline and not self._stopped():
-            self._collect(min(deadline, time.monotonic() + 0.02))
+        while (left := self._booked(deadline)) and self._ledger.waiting:
+            self._wire.wait(min(left, 0.02))
 
 
 def _kept_port(target: Target) -> socket.socket:
