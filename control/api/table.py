@@ -43,9 +43,10 @@ async def status(service: Service, call: Call) -> Any:
 async def doctor(service: Service, call: Call) -> Any:
     from valkyrie.control.dataplane.doctor import examine  # noqa: PLC0415 - looked at seldom
 
-    return {
-        "checks": [asdict(check) for check in await asyncio.to_thread(examine, service.core.settings.bpffs)]
-    }
+    matches = [limit.matcher for limit in service.core.world.desired.limits]
+    vlans = any(match.vlan or match.untagged for match in matches)
+    checks = await asyncio.to_thread(examine, service.core.settings.bpffs, vlans=vlans)
+    return {"checks": [asdict(check) for check in checks]}
 
 
 async def openapi(service: Service, call: Call) -> Any:

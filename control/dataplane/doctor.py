@@ -22,6 +22,7 @@ ENOUGH_BYTES = 256 << 20  # all maps at their default sizes, twice
 MIB = 1 << 20
 LONGEST_MTU = 3498  # a page less headroom and the kernel's tail: what one native buffer holds
 HINDERING = {"rx-lro": "lro", "large-receive-offload": "lro", "rx-gro-hw": "rx-gro-hw"}
+STRIPPING = {"rx-vlan-hw-parse": "rxvlan", "rx-vlan-stag-hw-parse": "rx-vlan-stag-hw-parse"}
 NATIVE = frozenset(
     [
         "atlantic",
@@ -193,6 +194,18 @@ def nic_offloads(nic: str, features: dict[str, bool]) -> Check:
     return Check(f"{nic} offloads", "warn", f"{', '.join(wrong)} on", f"ethtool -K {nic} {off}")
 
 
+def nic_vlan(nic: str, features: dict[str, bool]) -> Check:
+    """Do limits that match a VLAN see its tags?"""
+    wrong = sorted({short for long, short in STRIPPING.items() if features.get(long)})
+    if not wrong:
+        return Check(f"{nic} vlan", "ok", "tags are left in the frames, as limits on a VLAN need")
+    off = " ".join(f"{short} off" for short in wrong)
+    return Check(
+        f"{nic} vlan", "warn", "it may strip tags before XDP sees them, and some limit matches a VLAN",
+        f"ethtool -K {nic} {off}",
+    )  # fmt: skip
+
+
 def nic_mtu(nic: str, mtu: int) -> Check:
     """Does a packet fit one native buffer?"""
     if mtu <= LONGEST_MTU:
@@ -203,16 +216,21 @@ def nic_mtu(nic: str, mtu: int) -> Check:
     )  # fmt: skip
 
 
-def nic_checks(nic: str) -> Iterator[Check]:
+def nic_checks(nic: str, *, vlans: bool) -> Iterator[Check]:
     """All checks of one NIC."""
+    features = ethtool.features(nic)
     yield nic_driver(nic, ethtool.driver(nic))
     yield nic_queues(nic, *ethtool.queues(nic), os.cpu_count() or 1)
-    yield nic_offloads(nic, ethtool.features(nic))
+    yield nic_offloads(nic, features)
+    if vlans:
+        yield nic_vlan(nic, features)
     yield nic_mtu(nic, ethtool.mtu(nic))
 
 
-def examine(bpffs: Path = Path("/sys/fs/bpf")) -> list[Check]:
-    """Every check of this host, and of each NIC of the network namespace but the loopback device."""
+def examine(bpffs: Path = Path("/sys/fs/bpf"), *, vlans: bool = False) -> list[Check]:
+    """Every check of this host, and of each NIC of the network namespace but the loopback device. `vlans`:
+    some limit matches a VLAN.
+    """
     host: list[Callable[[], Check]] = [
         lambda: kernel(platform.release()),
         loading,
@@ -225,7 +243,7 @@ def examine(bpffs: Path = Path("/sys/fs/bpf")) -> list[Check]:
     checks = [check() for check in host]
     for nic in sorted(name for _, name in socket.if_nameindex() if name != "lo"):
         try:
-            checks += nic_checks(nic)
+            checks += nic_checks(nic, vlans=vlans)
         except OSError as error:  # it has gone meanwhile
             checks.append(Check(nic, "warn", str(error.strerror), "see `ip link`"))
     return checks

@@ -30,6 +30,7 @@ from valkyrie.control.api.route import SMALL_BODY
 from valkyrie.control.api.server import make_server
 from valkyrie.control.api.table import ROUTES
 from valkyrie.control.config import Settings
+from valkyrie.control.dataplane import doctor
 from valkyrie.control.errors import Conflict, InvalidInput, PermissionRefused, Unavailable
 from valkyrie.control.service import limits
 from valkyrie.control.service.clock import Clock
@@ -188,6 +189,22 @@ async def test_paths_and_methods_that_are_not_there_are_named(api: Api) -> None:
     status, answer = await api.call("PATCH", "/v1/limits")
     assert status == 405
     assert "PATCH" in answer["error"]["what"]
+
+
+async def test_the_doctor_is_told_whether_a_limit_matches_vlans(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def examine(_: Path, *, vlans: bool) -> list[doctor.Check]:
+        asked.append(vlans)
+        return []
+
+    monkeypatch.setattr(doctor, "examine", examine)
+    for match in ("proto tcp", "vlan 10", "vlan none"):
+        await api.call("PUT", "/v1/limits/web", {**WEB, "match": match})
+        assert await api.call("GET", "/v1/doctor") == (200, {"checks": []})
+    assert asked == [False, True, True]
 
 
 async def test_garbage_on_the_socket_harms_nobody(api: Api) -> None:

@@ -37,6 +37,14 @@ def test_offloads_that_merge_packets_are_named_with_the_command_that_ends_them()
     assert doctor.nic_offloads("eth9", {"rx-lro": False, "rx-gro": True}).status == "ok"
 
 
+def test_tags_that_a_nic_strips_are_told_of_where_a_limit_matches_vlans() -> None:
+    wrong = doctor.nic_vlan("eth9", {"rx-vlan-hw-parse": True, "rx-vlan-stag-hw-parse": False})
+    assert (wrong.status, wrong.mend) == ("warn", "ethtool -K eth9 rxvlan off")
+    assert doctor.nic_vlan("eth9", {"rx-vlan-hw-parse": False}).status == "ok"
+    names = [[check.name for check in doctor.nic_checks("lo", vlans=vlans)] for vlans in (False, True)]
+    assert ["lo vlan" in found for found in names] == [False, True]
+
+
 def test_queues_are_compared_with_cpus_and_with_what_the_nic_has() -> None:
     assert doctor.nic_queues("eth9", 2, 8, 4).mend == "ethtool -L eth9 combined 4"
     assert doctor.nic_queues("eth9", 2, 2, 4).status == "ok"
