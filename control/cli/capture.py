@@ -5,6 +5,7 @@ import base64
 import os
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -13,7 +14,7 @@ import click
 
 from valkyrie.control.cli.limits import known_limit
 from valkyrie.control.cli.options import DURATION, LIMIT, examples, with_client
-from valkyrie.control.cli.output import on_terminal
+from valkyrie.control.cli.output import on_terminal, say_if_cut
 from valkyrie.control.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ def capture(client: "Client", *, path: str, seconds: str, **wanted: Any) -> None
     asked = Filter(**wanted)
     body = {**wanted, "count": count, "seconds": parse_duration(seconds) / 1e9}
     figures: dict[str, int] = {}
+    began = time.monotonic()
     with known_limit(client, asked.limit or ""):
         stream = client.stream("/v1/capture", body)
     with opened(path) as out:
@@ -127,6 +129,8 @@ def capture(client: "Client", *, path: str, seconds: str, **wanted: Any) -> None
                 if "frame" in one:
                     file.add(one["frame"])
                 figures = one.get("end") or one.get("figures") or figures
+            if file.count < count:
+                say_if_cut(began, body["seconds"])
         except (KeyboardInterrupt, BrokenPipeError):
             pass
     click.echo(f"{file.count} packets{lost(figures)}", err=True)

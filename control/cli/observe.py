@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """limits suggest, limits compare: what rates and bursts would do to the traffic that there is."""
 
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from valkyrie.control.cli.limits import known_limit, path_of
 from valkyrie.control.cli.options import DURATION, KEY, LIMIT, RATE, examples, prints, with_client
-from valkyrie.control.cli.output import Block, Column, Line, Output, Table
+from valkyrie.control.cli.output import Block, Column, Line, Output, Table, say_if_cut
 
 if TYPE_CHECKING:
     from valkyrie.control.cli.client import Client
@@ -31,6 +32,7 @@ def gathered(client: "Client", body: dict[str, Any]) -> tuple["Gathered", dict[s
     from valkyrie.control.suggest.gathered import Gathered
 
     found, observing, figures = Gathered(), dict[str, Any](), dict[str, int]()
+    began = monotonic()
     try:
         for told in client.stream("/v1/observe", body):
             found.take(told)
@@ -38,6 +40,8 @@ def gathered(client: "Client", body: dict[str, Any]) -> tuple["Gathered", dict[s
             figures = told.get("end") or told.get("figures") or figures
             if found.enough:
                 break
+        else:
+            say_if_cut(began, body["seconds"])
     except KeyboardInterrupt:
         pass
     return found, observing, figures

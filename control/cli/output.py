@@ -7,6 +7,7 @@ aligned text. Text that comes from packets or other users never reaches the term
 
 import json
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -56,6 +57,8 @@ class Line:
     text: str
     style: str = ""
 
+
+LATE_S = 1.0  # that an end may come before its time, by clocks and roundings
 
 Block: TypeAlias = Table | Facts | Line
 Kind: TypeAlias = Literal["table", "json", "yaml"]
@@ -165,3 +168,10 @@ class Output:
         else:
             print_blocks([line()])
         sys.stdout.flush()
+
+
+def say_if_cut(began: float, seconds: float) -> None:
+    """On standard error, when what was to last so long since `began` (time.monotonic) has ended already."""
+    lasted = time.monotonic() - began
+    if lasted < seconds - LATE_S:
+        click.echo(f"valkyried ended it after {lasted:.0f} s of {seconds:.0f}", err=True)

@@ -8,7 +8,6 @@ from ruamel.yaml import YAML
 
 from support.ctl import Ctl, ctl_with
 from support.fake_api import RefusedError
-from valkyrie.control.cli.client import Client
 
 WEB = ("limits", "set", "web", "--match", "proto tcp dport 80,443", "--key", "src/32", "--rate", "1000/s")
 
@@ -189,16 +188,3 @@ def test_a_name_that_is_no_part_of_a_path_is_refused_before_it_is_sent(ctl: Ctl,
 def test_a_name_cannot_become_a_query(ctl: Ctl) -> None:
     assert ctl("limits", "delete", "web?x=1").exit_code == 3
     assert ctl.api.requests[0].path == "/v1/limits/web%3Fx%3D1"
-
-
-def test_compare_that_is_ended_before_anything_was_seen_says_so(
-    ctl: Ctl, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    ctl.good(*WEB, "--burst", "2000")
-    monkeypatch.setattr(Client, "stream", interrupted)
-    told = ctl.good("limits", "compare", "web", "--rate", "500/s")
-    assert told.startswith("no packet matched\n")
-    assert "2000" in told
