@@ -25,7 +25,7 @@ from rich.console import Console
 from valkyrie.control.errors import ValkyrieError
 from valkyrie.control.lab import report, view
 from valkyrie.control.lab.counting import Count, port_filter
-from valkyrie.control.lab.daemon import Daemon
+from valkyrie.control.lab.daemon import FEW_EVENTS, Daemon
 from valkyrie.control.lab.generator import Generator
 from valkyrie.control.lab.netns import Namespace, join
 from valkyrie.control.lab.pace import Progress, Sent
@@ -70,8 +70,8 @@ class Lab:
         return self.inside.call(ask)
 
 
-def build(stack: ExitStack) -> Lab:
-    """Everything up to a running daemon that polices nothing yet."""
+def build(stack: ExitStack, more: str = FEW_EVENTS) -> Lab:
+    """Everything up to a running daemon that polices nothing yet; `more` are lines of its settings."""
     place = stack.enter_context(private_place())
     outside, inside = stack.enter_context(Namespace()), stack.enter_context(Namespace())
     near, far = join(
@@ -83,7 +83,7 @@ def build(stack: ExitStack) -> Lab:
         right_addresses=("192.0.2.1/24", "2001:db8::1/64"),
         queues=os.cpu_count() or 1,  # each CPU fills and empties a ring of its own, so that none runs over
     )
-    daemon = stack.enter_context(Daemon(inside, place))
+    daemon = stack.enter_context(Daemon(inside, place, more))
     generator = stack.enter_context(Generator(outside, near[0]))
     return Lab(outside, inside, generator, daemon, (near[1], far[1]), far[0])
 

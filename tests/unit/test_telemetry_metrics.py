@@ -33,6 +33,7 @@ from valkyrie.control.telemetry.scrape import CONNECTIONS, MOST_HEAD, Scraper
 from valkyrie.control.telemetry.snapshot import take
 
 DASHBOARD = ROOT / "docs" / "grafana" / "valkyrie.json"
+PICTURE = ROOT / "docs" / "images" / "dashboard.svg"
 QUERY_WORDS = {"by", "le", "sum", "rate", "max", "min", "on", "ignoring", "group_left", "clamp_min"}
 
 
@@ -133,6 +134,13 @@ def test_panels_of_the_dashboard_do_not_overlap() -> None:
         assert at["x"] + at["w"] <= 24
         assert not cells & taken, panel["title"]
         taken |= cells
+
+
+def test_the_picture_of_the_dashboard_has_its_panels() -> None:
+    board = json.loads(DASHBOARD.read_text())
+    titles = [panel["title"] for panel in board["panels"]]
+    drawn = re.findall(r'font-weight="500">(?:⌄  )?([^<]+)</text>', PICTURE.read_text())
+    assert drawn == titles, "run: sudo .venv/bin/python docs/images/dashboard.py"
 
 
 async def test_the_api_serves_metrics_and_counts_its_own_calls(
