@@ -68,7 +68,7 @@ async def watch_links(service: Service, links: AsyncIterator[LinkEvent], prog_id
         seen[event.name] = now
         if before is not None and before[0] == event.ifindex and before[1] != event.running:
             service.nics.say("link", f"{event.name}: link {'up' if event.running else 'down'}")
-        if event.prog_id != prog_id():
+        if event.prog_id != prog_id() or service.nics.is_away(event.name):
             await _restore(service)
 
 

@@ -104,22 +104,23 @@ class Nics:
 
         A full disk does not keep the program on: it is taken off, and StateError says what is not written.
         """
-        _known(self._core.world, name)
+        holder = self._core.engine.holders().get(_known(self._core.world, name).slot, name)
         try:
             self._core.make(actor, action, name, {}, lambda world: _restored(world, name, None))
         except StateError as error:
             self._off.add(name)
             with contextlib.suppress(NotFound):
-                self._core.engine.detach(name)
+                self._core.engine.detach(holder)
             raise StateError(
                 f"{name} is detached, but that could not be written: {error.what}",
                 f"a restarted daemon attaches it again, so mend this and detach once more: {error.hint}",
             ) from error
         self._off.discard(name)
         self._failing.pop(name, None)
+        self._renamed.pop(name, None)
         self._ends.pop(name, None)
         with contextlib.suppress(NotFound):  # it went away, and the program with it
-            self._core.engine.detach(self._renamed.pop(name, name))
+            self._core.engine.detach(holder)
 
     async def expire(self) -> list[str]:
         """Detach what was not confirmed in time; those that were.
@@ -169,6 +170,10 @@ class Nics:
     def troubled(self) -> bool:
         """Whether a NIC is there and could not be given its program."""
         return any(problem != AWAY for problem in self._failing.values())
+
+    def is_away(self, name: str) -> bool:
+        """Whether the NIC was not there under its name when it was last looked for."""
+        return self._failing.get(name) == AWAY
 
     async def restore(self, *, strays: bool = False) -> list[str]:
         """Attach again what should be attached and is not. NICs that are away stay wanted.
@@ -230,8 +235,8 @@ class Nics:
 
     def _shown(self, name: str, attached: Any) -> dict[str, Any]:
         nic = self._core.world.nics[name]
-        holder = self._renamed.get(name, name)
-        problem = self._failing.get(name, "")
+        holder = name if name in attached else self._renamed.get(name, name)
+        problem = "" if name in attached and self.is_away(name) else self._failing.get(name, "")
         return {
             "nic": name,
             "attached": holder in attached,

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attaching, trials and what becomes of NICs, over a real state and a data plane in memory."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from support.fake_engine import refused
 from support.workbench import ADMIN, Bench
+from valkyrie.control.dataplane.watch import LinkEvent
 from valkyrie.control.errors import DataplaneError, Foreign, InvalidInput, NotFound, StateError
+from valkyrie.control.lifecycle import watch_links
 from valkyrie.control.service.service import Service
 
 
@@ -210,5 +213,37 @@ async def test_a_nic_that_is_renamed_stays_policed_and_is_told_by_both_names(ben
     assert (shown["nic"], shown["attached"], shown["mode"]) == ("eth1", True, "native")
     assert "called wan0 now" in shown["problem"]
     assert not bench.service.nics.troubled
+    await bench.service.nics.detach(ADMIN, "eth1")
+    assert bench.engine.links["wan0"] == ""
+
+
+async def test_a_nic_that_has_its_name_back_is_shown_and_detached_under_it(bench: Bench) -> None:
+    await attach(bench.service, "eth1")
+    bench.engine.rename("eth1", "wan0")
+    await bench.service.nics.restore()
+    bench.engine.rename("wan0", "eth1")
+    (shown,) = await bench.service.nics.list()
+    assert (shown["attached"], shown["mode"]) == (True, "native")
+
+    async def links() -> AsyncIterator[LinkEvent]:
+        yield LinkEvent("changed", 2, "eth1", up=True, running=True, prog_id=1)
+
+    await watch_links(bench.service, links(), lambda: 1)
+    (shown,) = await bench.service.nics.list()
+    assert shown["problem"] == ""
+
+
+async def test_a_nic_renamed_back_unnoticed_is_detached_all_the_same(bench: Bench) -> None:
+    await attach(bench.service, "eth1")
+    bench.engine.rename("eth1", "wan0")
+    await bench.service.nics.restore()
+    bench.engine.rename("wan0", "eth1")
+    await bench.service.nics.detach(ADMIN, "eth1")
+    assert bench.engine.links["eth1"] == ""
+
+
+async def test_a_nic_renamed_unnoticed_is_detached_under_its_new_name(bench: Bench) -> None:
+    await attach(bench.service, "eth1")
+    bench.engine.rename("eth1", "wan0")
     await bench.service.nics.detach(ADMIN, "eth1")
     assert bench.engine.links["wan0"] == ""
