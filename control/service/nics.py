@@ -6,23 +6,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from valkyrie.control.audit import DAEMON, Actor
-from valkyrie.control.errors import InvalidInput, NotFound, StateError, ValkyrieError
+from valkyrie.control.errors import NotFound, StateError, ValkyrieError
 from valkyrie.control.prefix import canonical_prefix
 from valkyrie.control.service.core import Core
 from valkyrie.control.service.engine import Attached
+from valkyrie.control.service.nic_words import called, check_name, confirm_seconds, stray
 from valkyrie.control.service.world import World
 from valkyrie.control.state.nics import Nic, free_slot
-from valkyrie.control.units import parse_duration
 
 log = logging.getLogger(__name__)
 
-MAX_NAME = 15  # IFNAMSIZ less its final zero
-MAX_CONFIRM_S = 24 * 3600
 AWAY = "away"
 
 
@@ -48,7 +46,7 @@ class Nics:
         DataplaneError; then the NIC is as it was.
         """
         check_name(name)
-        seconds = _confirm_seconds(confirm)
+        seconds = confirm_seconds(confirm)
         prefixes = tuple(sorted({canonical_prefix(prefix) for prefix in protect}))
         detail = {"mode": mode, "confirm": confirm, "replace": replacing, "protect": list(prefixes)}
 
@@ -104,7 +102,11 @@ class Nics:
 
         A full disk does not keep the program on: it is taken off, and StateError says what is not written.
         """
-        holder = self._core.engine.holders().get(_known(self._core.world, name).slot, name)
+        holders = self._core.engine.holders()
+        if name not in self._core.world.nics and name in self._core.engine.carriers():
+            self._detach_stray(actor, name, holders)
+            return
+        holder = holders.get(_known(self._core.world, name).slot, name)
         try:
             self._core.make(actor, action, name, {}, lambda world: _restored(world, name, None))
         except StateError as error:
@@ -121,6 +123,14 @@ class Nics:
         self._ends.pop(name, None)
         with contextlib.suppress(NotFound):  # it went away, and the program with it
             self._core.engine.detach(holder)
+
+    def _detach_stray(self, actor: Actor, name: str, holders: Mapping[int, str]) -> None:
+        """A NIC that was renamed and whose place another has taken, or that is attached by another name."""
+        for nic in self._core.world.nics.values():
+            if holders.get(nic.slot) == name:
+                raise NotFound(f"{name} is attached as {nic.name}", f"valkyrie-ctl detach {nic.name}")
+        self._core.engine.detach(name)
+        self._core.note(actor, "detach", name, {})
 
     async def expire(self) -> list[str]:
         """Detach what was not confirmed in time; those that were.
@@ -227,11 +237,16 @@ class Nics:
             self._renamed.pop(nic.name, None)
             return [] if known else [f"{nic.name}: not there; it will be attached when it comes"]
         self._renamed[nic.name] = holder
-        return [] if known else [f"{nic.name}: {_called(holder)}"]
+        return [] if known else [f"{nic.name}: {called(holder)}"]
 
     async def list(self) -> list[dict[str, Any]]:
         attached = await asyncio.to_thread(self._core.engine.attached)
-        return [self._shown(name, attached) for name in self._core.world.nics]
+        known = {*self._core.world.nics, *self._renamed.values()}
+        strays = sorted(attached.keys() - known)
+        return [
+            *(self._shown(name, attached) for name in self._core.world.nics),
+            *(stray(name, attached[name]) for name in strays),
+        ]
 
     def _shown(self, name: str, attached: Any) -> dict[str, Any]:
         nic = self._core.world.nics[name]
@@ -244,39 +259,12 @@ class Nics:
             "wanted_mode": nic.mode,
             "protect": list(nic.protect),
             "confirm_left_s": self._left(nic),
-            "problem": _called(holder) if holder != name else problem,
+            "problem": called(holder) if holder != name else problem,
         }
 
     def say(self, kind: str, what: str) -> None:
         log.info("%s", what)
         self._tell(kind, what)
-
-
-def _called(holder: str) -> str:
-    return f"called {holder} now, and policed there; `detach` it and attach {holder} to change the name here"
-
-
-def check_name(name: str) -> None:
-    """Raises InvalidInput unless the kernel could have an interface of this name."""
-    if (
-        not name
-        or len(name.encode()) > MAX_NAME
-        or "/" in name
-        or name in (".", "..")
-        or not name.isprintable()
-    ):
-        raise InvalidInput(
-            f"{name[:40]!r} is no name of a network interface", "`ip link` shows them", name[:40]
-        )
-
-
-def _confirm_seconds(text: str | None) -> float | None:
-    if text is None:
-        return None
-    seconds = parse_duration(text) / 1e9
-    if not 1 <= seconds <= MAX_CONFIRM_S:
-        raise InvalidInput(f"a trial of {text} is out of range", "from 1s to 24h, as 60s", "confirm")
-    return seconds
 
 
 def _known(world: World, name: str) -> Nic:

@@ -247,3 +247,21 @@ async def test_a_nic_renamed_unnoticed_is_detached_under_its_new_name(bench: Ben
     bench.engine.rename("eth1", "wan0")
     await bench.service.nics.detach(ADMIN, "eth1")
     assert bench.engine.links["wan0"] == ""
+
+
+async def test_a_nic_whose_place_another_has_taken_is_shown_and_can_be_detached(bench: Bench) -> None:
+    await attach(bench.service, "eth1")
+    bench.engine.rename("eth1", "wan0")
+    await bench.service.nics.restore()
+    with pytest.raises(NotFound) as caught:
+        await bench.service.nics.detach(ADMIN, "wan0")
+    assert "detach eth1" in caught.value.hint
+    bench.engine.links["eth1"] = ""
+    bench.engine.slots.pop("wan0")  # as the kernel's engine does for the newcomer
+    await bench.service.nics.restore()
+    shown = {nic["nic"]: nic["problem"] for nic in await bench.service.nics.list()}
+    assert shown["eth1"] == ""
+    assert "nobody attached wan0" in shown["wan0"]
+    await bench.service.nics.detach(ADMIN, "wan0")
+    assert (bench.engine.links["eth1"], bench.engine.links["wan0"]) == ("ours", "")
+    assert [nic["nic"] for nic in await bench.service.nics.list()] == ["eth1"]
