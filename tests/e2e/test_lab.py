@@ -2,6 +2,8 @@
 """The lab itself: what the generator sends arrives, and is counted exactly."""
 
 import socket
+import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -21,6 +23,7 @@ from valkyrie.control.lab.counting import Count, port_filter
 from valkyrie.control.lab.generator import Generator, Sources
 from valkyrie.control.lab.netns import Namespace, join
 from valkyrie.control.lab.pace import Progress, send_paced
+from valkyrie.control.lab.wire import send_frames
 
 PASS_ALL = "int pass_all(struct xdp_md *ctx) { return XDP_PASS; }"
 UDP_PROTOCOL = 17
@@ -143,3 +146,17 @@ def test_streams_that_send_at_once_keep_their_own_frames_and_sources(wire: Wire)
         assert {port: count.read() for port, count in counts.items()} == dict.fromkeys(ports.values(), 50)
     seen = {(packet.src, packet[UDP].dport) for packet in packets}
     assert seen == {(f"198.18.{stream}.{last}", port) for stream, port in ports.items() for last in (1, 2)}
+
+
+def test_a_frame_that_finds_no_room_is_sent_when_there_is_some() -> None:
+    with Namespace() as outside, Namespace() as inside:
+        near, far = join(outside, "wire", inside, "eth0")
+        slow = ["tc", "qdisc", "add", "dev", "wire", "root", "tbf", "rate", "256kbit", "burst", "200b", "limit", "200b"]
+        subprocess.run(outside.command(*slow), check=True)
+        frame = bytes(Ether(src=near[1], dst=far[1]) / udp(7))
+        with inside.call(Count, "eth0", port_filter(4, UDP_PROTOCOL, 7)) as count:
+            sent = send_frames(outside, "wire", frame, Progress(), rate=10_000, seconds=0.2)
+            deadline = time.monotonic() + 10
+            while count.read() < sent.frames and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert count.read() == sent.frames > 20
