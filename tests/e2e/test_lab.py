@@ -151,8 +151,9 @@ def test_streams_that_send_at_once_keep_their_own_frames_and_sources(wire: Wire)
 def test_a_frame_that_finds_no_room_is_sent_when_there_is_some() -> None:
     with Namespace() as outside, Namespace() as inside:
         near, far = join(outside, "wire", inside, "eth0")
-        slow = ["tc", "qdisc", "add", "dev", "wire", "root", "tbf", "rate", "256kbit", "burst", "200b", "limit", "200b"]
-        subprocess.run(outside.command(*slow), check=True)
+        slow = "rate 256kbit burst 200b limit 200b"
+        argv = ("tc", "qdisc", "add", "dev", "wire", "root", "tbf", *slow.split())
+        subprocess.run(outside.command(*argv), check=True)
         frame = bytes(Ether(src=near[1], dst=far[1]) / udp(7))
         with inside.call(Count, "eth0", port_filter(4, UDP_PROTOCOL, 7)) as count:
             sent = send_frames(outside, "wire", frame, Progress(), rate=10_000, seconds=0.2)
