@@ -27,16 +27,19 @@ class Served:
         self.path = path
         self.service = service
 
-    async def call(self, method: str, target: str, body: Any = None) -> tuple[int, Any]:
-        return await asyncio.to_thread(self._ask, method, target, body)
+    async def call(
+        self, method: str, target: str, body: Any = None, raw: bytes | None = None
+    ) -> tuple[int, Any]:
+        payload = raw if raw is not None else None if body is None else json.dumps(body).encode()
+        return await asyncio.to_thread(self._ask, method, target, payload)
 
-    def _ask(self, method: str, target: str, body: Any) -> tuple[int, Any]:
+    def _ask(self, method: str, target: str, payload: bytes | None) -> tuple[int, Any]:
         connection = http.client.HTTPConnection("localhost", timeout=10)
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.settimeout(10)
         connection.sock.connect(str(self.path))
         try:
-            connection.request(method, target, None if body is None else json.dumps(body).encode())
+            connection.request(method, target, payload)
             answer = connection.getresponse()
             return answer.status, json.loads(answer.read())
         finally:
@@ -47,8 +50,9 @@ class Served:
 async def served(settings: Settings, access: Access | None = None) -> AsyncIterator[Served]:
     service = Service(settings, State.open(settings.database, bytes), FakeEngine("eth1"), Clock())
     await service.start()
-    listener = bind(settings.socket, write_group=None, read_group=None)
-    server = make_server(listener, access or Access(None, None), service)
+    who = access or Access(None, None)
+    listener = bind(settings.socket, write_group=who.write_group, read_group=who.read_group)
+    server = make_server(listener, who, service)
     started = asyncio.Event()
     serving = asyncio.ensure_future(server.run_until_told(started.set))
     try:
