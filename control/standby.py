@@ -33,6 +33,7 @@ from valkyrie.control.durable.role import Role
 from valkyrie.control.durable.takeover import take_policy, take_what_is_kept
 from valkyrie.control.errors import ValkyrieError
 from valkyrie.control.limits import Desired
+from valkyrie.control.notes import Tell
 from valkyrie.control.service.core import Core
 from valkyrie.control.sync import Sync, make_sync
 
@@ -56,7 +57,7 @@ class Standby:
         tables: Tables,
         sync: Sync,
         make: Callable[[StoreSettings, str], Opened],
-        tell: Callable[[str, str], None],
+        tell: Tell,
         moved: Callable[[], None],
         *,
         token: str,
@@ -268,7 +269,7 @@ def _counts(desired: Desired) -> str:
 def make_standby(
     core: Core,
     tables: Tables,
-    tell: Callable[[str, str], None],
+    tell: Tell,
     moved: Callable[[], None],
     secrets: Secrets,
     random_bytes: Callable[[int], bytes],

@@ -36,6 +36,7 @@ from valkyrie.control.durable.rounds import Rounds
 from valkyrie.control.durable.standing import Standing
 from valkyrie.control.durable.takeover import heard_of, refuse_rival
 from valkyrie.control.errors import ValkyrieError
+from valkyrie.control.notes import Tell
 from valkyrie.control.service.core import Core
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class Sync:
         core: Core,
         tables: Tables,
         make: Callable[[StoreSettings, str], Opened],
-        tell: Callable[[str, str], None],
+        tell: Tell,
         *,
         token: str,
         node: str,
@@ -334,7 +335,7 @@ class Sync:
 def make_sync(
     core: Core,
     tables: Tables,
-    tell: Callable[[str, str], None],
+    tell: Tell,
     secrets: Secrets,
     random_bytes: Callable[[int], bytes],
 ) -> Sync | None:

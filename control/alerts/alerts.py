@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -22,6 +22,7 @@ from valkyrie.control.alerts.silences import MOST_SILENCES, MOST_WHY, Silence, a
 from valkyrie.control.alerts.watch import LOOK_S, Look, Times, Watch
 from valkyrie.control.audit import Actor
 from valkyrie.control.errors import Conflict, InvalidInput, NotFound
+from valkyrie.control.notes import Tell
 from valkyrie.control.service.core import Core
 from valkyrie.control.service.limits import known
 
@@ -35,7 +36,7 @@ class Alerts:
     events. Messages go to the log until `submit_to` says where else.
     """
 
-    def __init__(self, core: Core, look: Look, told: Callable[[str, str], None]) -> None:
+    def __init__(self, core: Core, look: Look, told: Tell) -> None:
         self._core = core
         self._watch = Watch(
             Book(core.settings.state_dir / "alerts.db"),

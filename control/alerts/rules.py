@@ -15,6 +15,7 @@ from valkyrie.adapters.notify.message import Severity
 from valkyrie.control.alerts.figures import PARSE, parse_per_second, parse_seconds
 from valkyrie.control.alerts.kinds import KINDS, Kind, SeverityWord, When
 from valkyrie.control.errors import InvalidInput
+from valkyrie.control.notes import NOTES
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 TAG = re.compile(r"[a-z][a-z0-9_-]{0,31}")
@@ -24,6 +25,8 @@ MAX_TAG_VALUE = 128
 MAX_LASTING_S = 7 * 86400
 LEAST_CLEAR_S = 1.0
 ANY = "*"
+
+WATCHED = tuple(kind for kind in NOTES if kind != "alert")  # alerts do not hear themselves
 
 Text = Annotated[str, Field(max_length=64)]
 
@@ -97,6 +100,10 @@ class Rule(RuleBody):
         if kind.subject == "event" and self.event in (None, "", "drop", "alert"):
             raise InvalidInput(
                 "which kind of note? (`drop` and `alert` are none)", "as `event: link`", "event"
+            )
+        if self.event is not None and self.event not in NOTES:
+            raise InvalidInput(
+                f"there are no notes of the kind {self.event[:40]!r}", f"one of {', '.join(WATCHED)}", "event"
             )
         if kind.moment and self.lasts is not None:
             raise InvalidInput(f"{self.when} is a moment: it has no `for`", "leave it out", "for")

@@ -21,6 +21,7 @@ from valkyrie.control.alerts.settings import AlertSettings
 from valkyrie.control.alerts.sight import Sight
 from valkyrie.control.alerts.silences import Silence, silenced
 from valkyrie.control.errors import StateError, ValkyrieError
+from valkyrie.control.notes import Tell
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class Watch:
         book: Book,
         outbox: Outbox,
         look: Look,
-        told: Callable[[str, str], None],
+        told: Tell,
         times: Callable[[], Times],
         node: str,
     ) -> None:

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Literal
+
+from valkyrie.control.notes import Tell
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +19,7 @@ class Standing:
     what it holds is damaged. `tell(kind, what)` shows a note to those who follow the events.
     """
 
-    def __init__(self, tell: Callable[[str, str], None]) -> None:
+    def __init__(self, tell: Tell) -> None:
         self._tell = tell
         self.phase: Phase = "starting"
         self.problem = ""

@@ -18,6 +18,7 @@ from valkyrie.adapters.notify.settings import MAX_ADAPTERS, NotifySettings, Rout
 from valkyrie.adapters.notify.text import bounded
 from valkyrie.adapters.secrets import Secrets
 from valkyrie.control.errors import Conflict, NotFound, StateError, Unavailable
+from valkyrie.control.notes import Tell
 from valkyrie.control.notify import added as at_run_time
 from valkyrie.control.notify.added import Added
 from valkyrie.control.notify.book import Book
@@ -46,7 +47,7 @@ class Surroundings:
     secrets: Secrets
     node: str
     wall: Callable[[], float] = time.time
-    tell: Callable[[str, str], None] = lambda kind, what: None
+    tell: Tell = lambda kind, what: None
     pace: Pace = field(default_factory=Pace)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from valkyrie.adapters.notify.message import Message, NotifyError
+from valkyrie.control.notes import Tell
 from valkyrie.control.notify.backlog import Entry
 from valkyrie.control.notify.book import Book
 
@@ -60,7 +61,7 @@ class Worker:
         make: Callable[[], Sender[Any]],
         book: Book,
         wall: Callable[[], float],
-        tell: Callable[[str, str], None],
+        tell: Tell,
         *,
         give_up_s: float,
         timeout_s: float,

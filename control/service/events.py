@@ -10,6 +10,7 @@ from typing import Any
 from weakref import WeakSet
 
 from valkyrie.control.errors import Conflict
+from valkyrie.control.notes import Kind
 from valkyrie.control.service.clock import Clock
 
 QUEUE = 1024  # events that wait for one follower
@@ -75,7 +76,7 @@ class Hub:
         """Which loop the followers live in; before that nobody can follow."""
         self._loop = loop
 
-    def tell(self, kind: str, what: str) -> None:
+    def tell(self, kind: Kind, what: str) -> None:
         """A note in words, as of a link that came back."""
         if self._loop is not None and not self._closed:
             event = {"time": self._clock.wall(), "kind": kind, "what": what}

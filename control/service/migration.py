@@ -12,7 +12,7 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +30,7 @@ from valkyrie.control.audit import Actor, entry
 from valkyrie.control.durable.dual import Route
 from valkyrie.control.durable.opening import backend_of
 from valkyrie.control.errors import Conflict, InvalidInput, ValkyrieError
+from valkyrie.control.notes import Tell
 from valkyrie.control.service.core import Core
 from valkyrie.control.service.migration_file import MigrationFile
 from valkyrie.control.service.migration_steps import Steps
@@ -46,7 +47,7 @@ ALIVE_S = 10.0  # after which a silent owner counts as gone
 class Migration:
     """At most one at a time. `record` None: none."""
 
-    def __init__(self, core: Core, secrets: Secrets, tell: Callable[[str, str], None]) -> None:
+    def __init__(self, core: Core, secrets: Secrets, tell: Tell) -> None:
         self._core = core
         self._secrets = secrets
         self._tell = tell

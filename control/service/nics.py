@@ -6,12 +6,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from valkyrie.control.audit import DAEMON, Actor
 from valkyrie.control.errors import NotFound, StateError, ValkyrieError
+from valkyrie.control.notes import Kind, Tell
 from valkyrie.control.prefix import canonical_prefix
 from valkyrie.control.service.core import Core
 from valkyrie.control.service.engine import Attached
@@ -27,7 +28,7 @@ AWAY = "away"
 class Nics:
     """`tell(kind, what)` shows a note to those who follow the events."""
 
-    def __init__(self, core: Core, tell: Callable[[str, str], None]) -> None:
+    def __init__(self, core: Core, tell: Tell) -> None:
         self._core = core
         self._tell = tell
         self._failing: dict[str, str] = {}
@@ -262,7 +263,7 @@ class Nics:
             "problem": called(holder) if holder != name else problem,
         }
 
-    def say(self, kind: str, what: str) -> None:
+    def say(self, kind: Kind, what: str) -> None:
         log.info("%s", what)
         self._tell(kind, what)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
@@ -15,6 +14,7 @@ from valkyrie.adapters.notify.settings import NotifySettings
 from valkyrie.adapters.secrets import Secrets
 from valkyrie.control.audit import Actor
 from valkyrie.control.config import Settings
+from valkyrie.control.notes import Tell
 from valkyrie.control.service.core import Core
 from valkyrie.control.service.guards import Guards
 from valkyrie.control.service.limits import Limits
@@ -22,7 +22,6 @@ from valkyrie.control.service.limits import Limits
 if TYPE_CHECKING:
     from valkyrie.control.notify.dispatcher import Dispatcher
 
-Tell: TypeAlias = Callable[[str, str], None]
 NOBODY = 65534
 
 

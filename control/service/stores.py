@@ -10,7 +10,6 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -25,6 +24,7 @@ from valkyrie.adapters.naming import appliance_of
 from valkyrie.adapters.secrets import Secrets
 from valkyrie.adapters.settings import StoreSettings
 from valkyrie.control.errors import InvalidInput
+from valkyrie.control.notes import Tell
 from valkyrie.control.service.core import Core
 from valkyrie.control.service.world import World
 
@@ -61,7 +61,7 @@ class WorldBook:
 
 
 class Stores:
-    def __init__(self, core: Core, tell: Callable[[str, str], None], secrets: Secrets) -> None:
+    def __init__(self, core: Core, tell: Tell, secrets: Secrets) -> None:
         self._core = core
         self._tell = tell
         self._secrets = secrets

@@ -55,6 +55,7 @@ def test_figures_are_what_people_write() -> None:
         ({"when": "event"}, "event"),
         ({"when": "event", "event": "drop"}, "event"),
         ({"when": "event", "event": "alert"}, "event"),
+        ({"when": "event", "event": "lnik"}, "event"),
         ({"when": "weather"}, "when"),
         ({}, "when"),
     ],

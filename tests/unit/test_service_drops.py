@@ -13,6 +13,7 @@ from support.workbench import ADMIN, WEB, Bench
 from valkyrie.control import abi
 from valkyrie.control.enums import Reason
 from valkyrie.control.errors import NotFound
+from valkyrie.control.notes import DROP
 from valkyrie.control.service import events as hub_of
 from valkyrie.control.service.drops import KEPT, LIVE
 
@@ -56,6 +57,7 @@ async def test_a_drop_is_told_with_limit_key_reason_and_nic(
     (event,) = bench.service.views.last_events(5)["events"]
     assert (event["limit"], event["key"], event["reason"], event["nic"]) == ("web", told, "limit", "lo")
     assert (event["src"], event["time"], event["shadow"]) == (source, bench.time.now, False)
+    assert list(event) == [name for names in DROP for name in names], "as the catalogue has them"
 
 
 async def test_a_drop_keeps_the_name_that_its_limit_had(bench: Bench) -> None:
