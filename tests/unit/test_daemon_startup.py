@@ -35,7 +35,7 @@ class Quiet(FakeEngine):
         await asyncio.Event().wait()
         yield
     records = events
-    plane, unfilled = Table(64), False
+    plane, unfilled, building = Table(64), False, False
 
 daemon.KernelEngine = lambda *_: Quiet()
 assert daemon.main(["--config", sys.argv[1]]) == 0
