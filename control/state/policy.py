@@ -7,7 +7,9 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from sys import intern
+from typing import Any
 
+from valkyrie.control.errors import InvalidInput, StateError
 from valkyrie.control.limits import Ban, Desired, Exempt, Limit, Override
 
 _LIMIT_COLUMNS = ("name", "match", "key", "rate", "burst", "action", "ban_for", "measure")
@@ -39,7 +41,7 @@ def read_policy(connection: sqlite3.Connection) -> Desired:
     # The rows were checked when they were written: 100,000 overrides need no second validation. They share
     # what is the same in all of them, which halves the memory they take.
     return Desired(
-        limits=tuple(Limit(**dict(zip(_LIMIT_COLUMNS, row, strict=True))) for row in limits),
+        limits=tuple(_limit(dict(zip(_LIMIT_COLUMNS, row, strict=True))) for row in limits),
         overrides=tuple(
             Override.model_construct(
                 _OVERRIDE_FIELDS,
@@ -53,6 +55,16 @@ def read_policy(connection: sqlite3.Connection) -> Desired:
         exempts=tuple(Exempt(prefix=prefix, until=until, note=note) for prefix, until, note in exempts),
         bans=tuple(Ban(prefix=prefix, until=until, note=note) for prefix, until, note in bans),
     )
+
+
+def _limit(row: dict[str, Any]) -> Limit:
+    try:
+        return Limit(**row)
+    except InvalidInput as error:
+        raise StateError(
+            f"limit {row['name']} in the state cannot be used: {error.what}",
+            f"{error.hint}; install the Valkyrie again that wrote it, and set the limit anew",
+        ) from error
 
 
 def write_policy(connection: sqlite3.Connection, change: PolicyChange) -> None:

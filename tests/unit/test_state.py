@@ -333,3 +333,15 @@ def test_an_allotment_is_read_as_it_was_written(state: State) -> None:
         with state.transaction() as transaction:
             transaction.allotment(old, new)
     assert state.allotment() == second
+
+
+def test_a_limit_that_this_version_does_not_take_is_named(state: State) -> None:
+    ours = Limit(name="ssh", rate="1/s", key="src", action="ban", ban_for="1h")
+    with state.transaction() as transaction:
+        transaction.policy(change_between(Desired(), Desired.of([ours])))
+    with state.transaction():
+        state._database.connection.execute("UPDATE limits SET ban_for = '3650d'")
+    with pytest.raises(StateError) as caught:
+        state.desired()
+    assert "limit ssh" in caught.value.what
+    assert "at most 833d" in caught.value.hint
