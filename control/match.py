@@ -24,6 +24,8 @@ from valkyrie.control.prefix import Prefix, parse_prefix
 from valkyrie.control.words import ICMP, ICMP6, TCP, WITH_PORTS, Ranges, format_ranges, items, number, ranges
 
 MAX_TEXT = 8 * 1024 * 1024  # characters: 100,000 IPv6 prefixes take 5 million
+LONGEST_LIST = 400_000  # characters: every port by itself
+MOST_PREFIXES = 100_000
 _INTERFACE = re.compile(r"[^\s/:,\x00-\x20]{1,15}")
 _SYN = (vocabulary.TCP_FLAGS["SYN"], vocabulary.TCP_FLAGS["SYN"] | vocabulary.TCP_FLAGS["ACK"])
 
@@ -71,6 +73,10 @@ def parse_match(text: str) -> Match:
         value = "SYN/SYN,ACK" if word == "syn" else next(rest, None)
         if value is None:
             raise InvalidInput(f"{word} has no value", f"for example {_EXAMPLES[word]}", word)
+        if name not in ("src", "dst") and len(value) > LONGEST_LIST:
+            raise InvalidInput(
+                f"{name} has a list of {len(value)} characters", "write ranges, as 1-1023", name
+            )
         said.update(_READERS[name](name, value))
     return _settle(Match(**said))  # type: ignore[arg-type]
 
@@ -142,6 +148,9 @@ Reader = Callable[[str, str], dict[str, object]]
 
 
 def _prefixes(field: str, text: str) -> dict[str, object]:
+    if text.count(",") >= MOST_PREFIXES:
+        what = f"{field} lists {text.count(',') + 1} prefixes"
+        raise InvalidInput(what, f"at most {MOST_PREFIXES} in all limits together", field)
     return {field: tuple(sorted({parse_prefix(word) for word in items(field, text)}))}
 
 

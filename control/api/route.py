@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 SMALL_BODY = 64 * 1024
 LARGE_BODY = 64 * 1024 * 1024  # 100,000 overrides are 8 MB
 MAX_QUERY = 16
+MOST_BRACKETS, MOST_COMMAS = 400_000, 4_000_000  # 64 MiB of `{},` would take a gigabyte
 THREAD_ABOVE = 256 * 1024  # bytes of JSON that are worth a thread, so that the loop stays free
 
 STATUS = {
@@ -147,6 +148,10 @@ async def _body(route: Route, request: Request) -> Any:
             raise InvalidInput(f"the body is larger than {most} bytes", "send less at once")
     if route.body is None:
         return None
+    if raw.count(b"{") + raw.count(b"[") > MOST_BRACKETS or raw.count(b",") > MOST_COMMAS:
+        raise InvalidInput(
+            "the body holds too many values", "a policy has 100,000 prefixes and as many overrides"
+        )
     if len(raw) > THREAD_ABOVE:
         return await asyncio.to_thread(parse_body, route.body, bytes(raw))
     return parse_body(route.body, bytes(raw))

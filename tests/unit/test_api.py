@@ -18,7 +18,7 @@ import pytest_asyncio
 
 from support.fake_engine import FakeEngine
 from support.served import Served, served
-from valkyrie.control.api import observe
+from valkyrie.control.api import observe, route
 from valkyrie.control.api.openapi import describe
 from valkyrie.control.api.route import SMALL_BODY
 from valkyrie.control.api.table import ROUTES
@@ -119,6 +119,19 @@ async def test_a_body_over_the_bound_is_refused(api: Served) -> None:
     status, answer = await api.call("PUT", "/v1/ban", raw=b" " * (SMALL_BODY + 1))
     assert status == 400
     assert "larger than" in answer["error"]["what"]
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [b"{}," * 500_000 + b"{}", b"[]," * 500_000 + b"[]", b"0," * 5_000_000 + b"0"],
+    ids=["{}", "[]", "0"],
+)
+async def test_a_body_of_more_values_than_any_policy_has_is_refused_before_it_takes_memory(
+    api: Served, monkeypatch: pytest.MonkeyPatch, listed: bytes
+) -> None:
+    monkeypatch.delattr(route, "parse_body")
+    status, answer = await api.call("POST", "/v1/diff", raw=b'{"document": {"limits": [' + listed + b"]}}")
+    assert (status, answer["error"]["what"]) == (400, "the body holds too many values")
 
 
 @pytest.mark.parametrize(

@@ -158,3 +158,14 @@ def test_prefixes_have_one_text() -> None:
     for text in ("", "/8", "10.0.0.0/", "10.0.0.0/08x", "1.2.3.4\0", "10.0.0.0/-1", "::1%eth0"):
         with pytest.raises(InvalidInput, match="prefix"):
             parse_prefix(text)
+
+
+def test_lists_longer_than_there_are_values_are_refused_unread() -> None:
+    for text, where in (
+        ("src " + "::/1," * 100_000 + "::/1", "src"),
+        ("dport " + "1," * 300_000 + "1", "dport"),
+    ):
+        with pytest.raises(InvalidInput) as caught:
+            parse_match(text)
+        assert caught.value.where == where
+    assert parse_match("dport " + ",".join(map(str, range(65536)))).dport == ((0, 65535),)
