@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command tree of valkyrie-ctl: nouns and the verbs that need none."""
 
+import errno
 import os
+import sys
 
 import click
 
-from valkyrie.control.cli.exits import MEANINGS
-from valkyrie.control.cli.group import Root
+from valkyrie.control.cli.exits import CHECK_FAILED, MEANINGS
+from valkyrie.control.cli.group import Root, tell
 from valkyrie.control.cli.options import DEFAULT_SOCKET, examples
+from valkyrie.control.errors import ValkyrieError
 
 PROGRAM = "valkyrie-ctl"
 HERE = "valkyrie.control.cli"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 TABLE = {
     "attach": f"{HERE}.nics:attach",
@@ -84,7 +88,17 @@ def cli(ctx: click.Context, socket: str) -> None:
 
 def main() -> None:
     """The program valkyrie-ctl."""
-    cli(prog_name=PROGRAM)
+    try:
+        cli(prog_name=PROGRAM)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        tell(
+            ValkyrieError(f"the output cannot be written: {error.strerror}", "make room, or write elsewhere")
+        )
+        # What waits to be written would be tried again on the way out, and fail there with a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(CHECK_FAILED)
 
 
 if __name__ == "__main__":

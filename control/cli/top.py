@@ -110,9 +110,9 @@ def top(client: "Client", *, once: bool, count: int, limit: str | None, out: Out
         answer: dict[str, Any] = client.get("/v1/top", count=count, limit=limit)
         return answer
 
+    sample()  # rates are those since the sample before, which may be an hour ago
+    time.sleep(REFRESH_SECONDS)
     if once:
-        sample()  # rates are those since the sample before
-        time.sleep(REFRESH_SECONDS)
         answer = sample()
         out.show(answer, lambda: view(answer))
     elif out.kind == "table" and on_terminal():

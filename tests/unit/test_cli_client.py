@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import socket
+import subprocess
 import threading
 from pathlib import Path
 
@@ -67,6 +68,17 @@ def test_every_error_word_has_its_exit_code(tmp_path: Path, kind: type[ValkyrieE
     assert result.exit_code == kind.exit_code
     assert result.stderr == "error: what happened\nhint: what to do\n"
     assert kind.exit_code in dict(MEANINGS)
+
+
+@pytest.mark.parametrize("words", [("limits", "list"), ("limits", "list", "-o", "json")])
+def test_a_disk_that_is_full_is_told_without_a_traceback(tmp_path: Path, words: tuple[str, ...]) -> None:
+    with ctl_with(tmp_path) as ctl, Path("/dev/full").open("wb") as full:
+        process = ctl.process(*words, stdout=full, stderr=subprocess.PIPE)
+        told = process.communicate(timeout=30)[1].decode()
+    assert process.returncode == 1
+    assert told.startswith("error: the output cannot be written: No space left on device\nhint: ")
+    assert "Traceback" not in told
+    assert "Exception" not in told
 
 
 def test_the_place_of_wrong_input_is_kept() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from support.ctl import Ctl, ctl_with
+from valkyrie.control.cli import top as top_module
 
 STATUS: dict[str, Any] = {
     "version": "0.1.0",
@@ -155,6 +156,17 @@ def test_top_once_prints_one_sample_that_had_time_to_measure(ctl: Ctl) -> None:
     assert [request.query for request in ctl.api.requests[before:]] == [{"count": "7"}] * 2
     assert ["web", "drop", "12.3k", "1000", "11.3k"] in [line.split() for line in text.splitlines()]
     assert text.splitlines()[-1].split() == ["198.51.100.7", "web", "54.3k", "0"]
+
+
+def test_the_first_rates_of_top_are_not_those_since_somebody_looked_long_ago(
+    ctl: Ctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(top_module, "repeat", lambda sample, out: asked.append(len(ctl.api.requests)))
+    ctl.api.answers["/v1/top"] = TOP
+    before = len(ctl.api.requests)
+    ctl.good("top")
+    assert asked == [before + 1]
 
 
 def test_audit_tells_who_did_what(ctl: Ctl) -> None:
