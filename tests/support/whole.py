@@ -16,7 +16,7 @@ from harness.lab import Lab
 SOCKET = "/run/valkyrie/valkyried.sock"
 UNIT = "valkyried.service"
 READY_S = 240.0  # a start that compiles, under emulation
-SETTLE_S = 10.0
+SETTLE_S = 30.0  # on a busy host
 XDP_MODES = {1: "native", 2: "generic"}  # as the kernel numbers them
 QUEUE = re.compile(r"^rx(?:_queue_)?(\d+)_(packets|xdp_packets|xdp_drops)$")  # before and since Linux 6.10
 NOTHING: dict[str, list[Any]] = {"limits": [], "exempt": [], "ban": []}

@@ -36,7 +36,6 @@ def test_an_attachment_that_nobody_confirms_ends_by_itself(lab: Lab, whole: Whol
     assert Sender(lab, NIC).send("ping", "--count", "20", "--rate", "100")["total"]["answered"] == 20
 
 
-@pytest.mark.quick
 def test_an_attachment_that_is_confirmed_outlasts_its_trial(lab: Lab, whole: Whole) -> None:
     began = on_trial(whole)
     before = whole.program(NIC)
