@@ -9,20 +9,18 @@ import struct
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from valkyrie.control import abi
 from valkyrie.control.config import Settings
-from valkyrie.control.dataplane import attach, build, explain, maps, migrate, stats
 from valkyrie.control.dataplane import buckets as table
-from valkyrie.control.dataplane.attach import Wish
+from valkyrie.control.dataplane import build, explain, maps, migrate, stats
 from valkyrie.control.dataplane.buckets import Bucket
 from valkyrie.control.dataplane.build import Outcome
 from valkyrie.control.dataplane.events import EventReader
 from valkyrie.control.dataplane.keyname import BAN_KEY, record_of
-from valkyrie.control.dataplane.links import links
 from valkyrie.control.dataplane.maps import Dataplane
 from valkyrie.control.dataplane.packet import build as build_packet
 from valkyrie.control.dataplane.packet import parse as parse_packet
@@ -37,8 +35,9 @@ from valkyrie.control.limits import Limit
 from valkyrie.control.prefix import canonical_prefix, parse_prefix
 from valkyrie.control.ruleset.compile import CompiledRuleset
 from valkyrie.control.service import told
-from valkyrie.control.service.engine import Attached, Banned, Figures, LeaseFigures, Wire
+from valkyrie.control.service.engine import Banned, Figures, LeaseFigures
 from valkyrie.control.service.explained import Asked, in_words
+from valkyrie.control.service.kernel_nics import KernelNics
 from valkyrie.control.service.told import Pricing
 from valkyrie.control.service.world import World
 
@@ -52,7 +51,7 @@ def sizes_of(buckets: int, cpus: int) -> Sizes:
     return Sizes(buckets // abi.WAYS, abi.MAX_NODES, cpus)
 
 
-class KernelEngine:
+class KernelEngine(KernelNics):
     """Pinned maps and program. Satisfies service.engine.Engine."""
 
     def __init__(self, settings: Settings, secret: bytes, random_bytes: Callable[[int], bytes]) -> None:
@@ -187,77 +186,6 @@ class KernelEngine:
 
     def zero(self, slots: Collection[int]) -> None:
         stats.zero(self._plane, slots)
-
-    def attach(self, nic: str, *, slot: int, mode: str, replace: bool) -> Attached:
-        found = attach.query(nic, self._pins)
-        # Named first, so that a limit on this interface holds from the first packet.
-        self._name(found.ifindex, slot)
-        try:
-            wish = cast("Wish", mode)
-            done = attach.attach(nic, self._plane.fd("police"), self._pins, wish, replace=replace)
-        except BaseException:
-            if found.program is None or not found.program.ours:
-                self._plane.forget_nic(found.ifindex)
-            raise
-        return Attached(done.mode, done.note)
-
-    def adopt(self, nic: str, *, slot: int, mode: str) -> Attached | None:
-        for link in links():
-            if link.name == nic and link.prog_id == self.program_id():
-                self._name(link.ifindex, slot)
-                return None
-        return self.attach(nic, slot=slot, mode=mode, replace=False)
-
-    def carriers(self) -> Collection[str]:
-        with_program = {link.name: link.prog_id for link in links() if link.prog_id}
-        if set(with_program.values()) <= {self.program_id()}:
-            return with_program.keys()
-        return self.attached().keys()
-
-    def _name(self, ifindex: int, slot: int) -> None:
-        """The NIC's slot; an interface that had it before has gone or was made anew."""
-        for other, taken in self._plane.nics().items():
-            if taken == slot and other != ifindex:
-                self._plane.forget_nic(other)
-        self._plane.set_nic(ifindex, slot)
-
-    def detach(self, nic: str) -> None:
-        found = attach.query(nic, self._pins)
-        if found.program is not None and found.program.ours:
-            attach.detach(nic, self._pins)
-        self._plane.forget_nic(found.ifindex)
-
-    def attached(self) -> Mapping[str, str]:
-        return {
-            nic.name: nic.program.mode
-            for nic in attach.nics(self._pins)
-            if nic.program is not None and nic.program.ours
-        }
-
-    def holders(self) -> Mapping[int, str]:
-        slots = self._plane.nics()
-        ours = self._ours()
-        return {
-            slots[link.ifindex]: link.name for link in links() if link.ifindex in slots and link.name in ours
-        }
-
-    def _ours(self) -> Mapping[str, int]:
-        """NICs that carry our program, of this or a former build, with its id."""
-        return {
-            nic.name: nic.program.id
-            for nic in attach.nics(self._pins)
-            if nic.program is not None and nic.program.ours
-        }
-
-    def wires(self) -> Mapping[str, Wire]:
-        found = links()
-        ours = {0: False, self.program_id(): True}
-        if any(link.prog_id not in ours for link in found):
-            ours |= dict.fromkeys(self._ours().values(), True)
-        return {
-            link.name: Wire(link.running, ours.get(link.prog_id, False), attach.MODES.get(link.xdp, ""))
-            for link in found
-        }
 
     def leases(self) -> LeaseFigures:
         return LeaseFigures(*stats.leases(self._plane, time.monotonic_ns()))
