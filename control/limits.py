@@ -19,8 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from valkyrie.control.cost import MAX_TAU, UNITS_A_NS, Cost, cost_of
 from valkyrie.control.enums import Action, Measure
 from valkyrie.control.errors import InvalidInput
+from valkyrie.control.kept_matches import KeptMatches
 from valkyrie.control.key import KeySpec, format_key, parse_key
-from valkyrie.control.match import Match, format_match, parse_match
+from valkyrie.control.match import Match, format_match
 from valkyrie.control.prefix import canonical_prefix
 from valkyrie.control.units import (
     Rate,
@@ -33,23 +34,15 @@ from valkyrie.control.units import (
 )
 
 T = TypeVar("T")
-LONG_MATCH = 1024  # characters
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 MEASURES = {"packets": Measure.PACKETS, "ip": Measure.IP_BYTES, "frame": Measure.FRAME_BYTES}
 ACTIONS = {"drop": Action.DROP, "shadow": Action.SHADOW, "ban": Action.BAN}
 MeasureWord = Literal["packets", "ip", "frame"]
 
-# Changing one limit of 256 must not parse the others again, nor an override's rate 100,000 times.
-_short_match_of = lru_cache(maxsize=1024)(parse_match)
-_long_match_of = lru_cache(maxsize=2)(
-    parse_match
-)  # tens of MB each: a list that is renewed leaves none behind
+_match_of = KeptMatches()
+# An override's rate must not be parsed 100,000 times.
 _rate_of = lru_cache(maxsize=4096)(parse_rate)
 _cost_of = lru_cache(maxsize=4096)(cost_of)
-
-
-def _match_of(text: str) -> Match:
-    return (_long_match_of if len(text) > LONG_MATCH else _short_match_of)(text)
 
 
 class _Model(BaseModel):
