@@ -18,9 +18,7 @@ from numpy.typing import NDArray
 from valkyrie.control import abi
 from valkyrie.control.abi import Dimension
 from valkyrie.control.errors import InvalidInput
-from valkyrie.control.limits import Desired, Limit, Override
-from valkyrie.control.prefix import Prefix, around_6to4
-from valkyrie.control.ruleset.addresses import Addresses, addresses
+from valkyrie.control.limits import Desired, Limit
 from valkyrie.control.ruleset.assemble import (
     Array,
     Planting,
@@ -30,12 +28,9 @@ from valkyrie.control.ruleset.assemble import (
     plan_table,
 )
 from valkyrie.control.ruleset.cache import CompileCache, Same
-from valkyrie.control.ruleset.constraints import constraints_of
-from valkyrie.control.ruleset.fields import PLACE, Field, field
-from valkyrie.control.ruleset.guards import Guards, guard_table, guards
-from valkyrie.control.ruleset.intervals import Prefixes, pack
+from valkyrie.control.ruleset.guards import guard_table
 from valkyrie.control.ruleset.limit_table import limit_row
-from valkyrie.control.ruleset.plans import Overrides, overrides
+from valkyrie.control.ruleset.parts import Parts, parts_of
 from valkyrie.control.ruleset.tree import Tree
 
 __all__ = ["CompileCache", "CompiledRuleset", "RulesetSettings", "SlotUid", "compile_ruleset", "in_order"]
@@ -43,7 +38,6 @@ __all__ = ["CompileCache", "CompiledRuleset", "RulesetSettings", "SlotUid", "com
 MAX_PREFIXES = 100_000  # in matches and guards together
 MAX_OVERRIDES = 100_000
 NO_TREE = abi.REF_LEAF
-ALL_IPV4 = Prefix(4, bytes(4), 0)
 
 
 class SlotUid(NamedTuple):
@@ -80,16 +74,6 @@ class CompiledRuleset:
     order: list[str]
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """What the shared tables are put together from."""
-
-    addresses: Mapping[Dimension, Addresses]
-    small: Mapping[Dimension, Field]
-    guards: Guards
-    overrides: Mapping[str, Overrides]
-
-
 def in_order(limits: Sequence[Limit]) -> list[Limit]:
     """Limits by position: those with one bucket for all first, then by name; last those for calls alone."""
     return sorted(limits, key=lambda limit: (limit.key_spec.id, not limit.key_spec.is_global, limit.name))
@@ -121,12 +105,7 @@ def compile_ruleset(
     policed = sum(not limit.key_spec.id for limit in declared)
     seeing = [_named((observers or {})[place], name) for name, place in watching.items()]
     limits = [*declared[:policed], *seeing, *declared[policed:]]
-    parts = _Parts(
-        _address_dimensions(limits, cache),
-        _small_dimensions(limits, dict(nic_slots), cache),
-        cache.get(("guards",), _guards_key(desired), partial(guards, desired)),
-        _override_parts(desired, limits, cpus, cache),
-    )
+    parts = parts_of(desired, limits, nic_slots, cpus, cache)
     classes, class_begin = _classes(parts, cache)
     fields = _fields(parts, class_begin, cache)
     plans, plan_begin = _plans(parts, cache)
@@ -172,84 +151,7 @@ def _check_sizes(desired: Desired) -> None:
         raise InvalidInput(f"{len(desired.overrides)} overrides", f"at most {MAX_OVERRIDES}", "overrides")
 
 
-def _address_dimensions(limits: Sequence[Limit], cache: CompileCache) -> dict[Dimension, Addresses]:
-    """Source and destination, if some limit constrains them."""
-    found = {}
-    for dimension in (Dimension.SRC, Dimension.DST):
-        name = dimension.name.lower()
-        listed: tuple[tuple[Prefix, ...], ...] = tuple(getattr(limit.matcher, name) for limit in limits)
-        if not any(listed):
-            continue
-        packed = [
-            cache.get((f"packed {name}", limit.name), prefixes, partial(_pack_both, prefixes))
-            if prefixes
-            else None
-            for limit, prefixes in zip(limits, listed, strict=True)
-        ]
-        found[dimension] = cache.get((name,), listed, partial(addresses, packed, cache.nests(name)))
-    return found
-
-
-def _pack_both(prefixes: Sequence[Prefix]) -> tuple[Prefixes, Prefixes]:
-    # IPv4 that stands inside of IPv6 is looked up as IPv4; all other IPv4 is kept out by the version.
-    four = (ALL_IPV4,) if around_6to4(prefixes) else prefixes
-    return pack(four, 4), pack(prefixes, 6)
-
-
-def _small_dimensions(
-    limits: Sequence[Limit], nic_slots: dict[str, int], cache: CompileCache
-) -> dict[Dimension, Field]:
-    """The other dimensions that some limit constrains."""
-    constraints = [
-        cache.get(
-            ("constraints", limit.name),
-            (limit.match, nic_slots),
-            partial(constraints_of, limit.matcher, nic_slots),
-        )
-        for limit in limits
-    ]
-    found = {}
-    for dimension in PLACE:
-        allowed = tuple(each.get(dimension) for each in constraints)
-        if any(ranges is not None for ranges in allowed):
-            found[dimension] = cache.get((dimension.name,), allowed, partial(field, dimension, allowed))
-    return found
-
-
-def _guards_key(desired: Desired) -> object:
-    return (desired.protects, desired.exempts, desired.bans)
-
-
-def _override_parts(
-    desired: Desired, limits: Sequence[Limit], cpus: int, cache: CompileCache
-) -> dict[str, Overrides]:
-    """Of each limit that has any."""
-    grouped = cache.get(
-        ("overrides by limit",), Same(desired.overrides), partial(_by_limit, desired.overrides)
-    )
-    unknown = grouped.keys() - {limit.name for limit in limits}
-    if unknown:
-        what = f"overrides for limit {min(unknown)!r}, which does not exist"
-        raise InvalidInput(what, "set the limit first", "limit")
-    return {
-        limit.name: cache.get(
-            ("overrides", limit.name),
-            (limit.key, limit.measure, cpus, grouped[limit.name]),
-            partial(overrides, limit, grouped[limit.name], cpus),
-        )
-        for limit in limits
-        if limit.name in grouped
-    }
-
-
-def _by_limit(entries: Sequence[Override]) -> dict[str, list[Override]]:
-    grouped: dict[str, list[Override]] = {}
-    for entry in entries:
-        grouped.setdefault(entry.limit, []).append(entry)
-    return grouped
-
-
-def _classes(parts: _Parts, cache: CompileCache) -> tuple[Array, dict[Dimension, int]]:
+def _classes(parts: Parts, cache: CompileCache) -> tuple[Array, dict[Dimension, int]]:
     """Addresses first: then a change of the small dimensions moves none of the many leaves in trees."""
     dimensions = [*parts.addresses, *parts.small]
     rows = [part.classes for part in parts.addresses.values()]
@@ -258,19 +160,19 @@ def _classes(parts: _Parts, cache: CompileCache) -> tuple[Array, dict[Dimension,
     return table, dict(zip(dimensions, begin, strict=False))
 
 
-def _fields(parts: _Parts, class_begin: Mapping[Dimension, int], cache: CompileCache) -> Array:
+def _fields(parts: Parts, class_begin: Mapping[Dimension, int], cache: CompileCache) -> Array:
     begin = [class_begin[dimension] for dimension in parts.small]
     made_from = (Same(*parts.small.values()), begin)
     return cache.get(("fields",), made_from, partial(field_table, parts.small, begin))
 
 
-def _plans(parts: _Parts, cache: CompileCache) -> tuple[Array, list[int]]:
+def _plans(parts: Parts, cache: CompileCache) -> tuple[Array, list[int]]:
     rows = [part.plans for part in parts.overrides.values()]
     return cache.get(("plans",), Same(*rows), partial(plan_table, rows))
 
 
 def _nodes(
-    parts: _Parts,
+    parts: Parts,
     class_begin: Mapping[Dimension, int],
     plan_begin: Sequence[int],
     max_nodes: int,
@@ -307,7 +209,7 @@ def _named(limit: Limit, name: str) -> Limit:
 def _header(
     limits: Sequence[Limit],
     observers: int,
-    parts: _Parts,
+    parts: Parts,
     roots: Mapping[str, tuple[int, int]],
     settings: RulesetSettings,
     serial: int,
