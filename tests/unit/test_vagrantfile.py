@@ -45,7 +45,7 @@ def call(place: Path, *words: str, **settings: str) -> subprocess.CompletedProce
 def vagrant(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Vagrant with the plugin without which it knows no libvirt."""
     if shutil.which("vagrant") is None:
-        pytest.skip("no vagrant here: Debian 13 and Ubuntu 24.04 do not package it")
+        pytest.skip("no vagrant here: apt does not know it")
     told = call(tmp_path_factory.mktemp("vagrant"), "plugin", "list").stdout
     if "vagrant-libvirt" not in told:
         pytest.skip("this vagrant has no plugin vagrant-libvirt")
