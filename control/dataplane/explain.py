@@ -5,18 +5,21 @@ import socket
 import struct
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from valkyrie.control import abi
 from valkyrie.control.dataplane import bpf, packet, pins
 from valkyrie.control.dataplane.maps import Array, Dataplane
+from valkyrie.control.dataplane.source import cpu_numbers
 from valkyrie.control.enums import Reason
 from valkyrie.control.errors import DataplaneError, NotFound
 
 META = struct.Struct("=QQIHH")  # struct test_control: magic, now, flags, reason, slot
 XDP_DROP = 1
 UNANSWERED = 0xFFFF
+ONLINE = Path("/sys/devices/system/cpu/online")
 TRIES = 16
 
 
@@ -24,13 +27,14 @@ TRIES = 16
 class Explanation:
     """The program's answer, by what buckets hold. `slot` names the limit that would drop the packet, None if
     none would; `limits` is abi.EXPLANATION by position of the ruleset in force. `ahead`: the time units that
-    each CPU has bought ahead of each limit's bucket, (positions, cpus).
+    each of the `cpus` has bought ahead of each limit's bucket, (positions, cpus). Packets come to no others.
     """
 
     drops: bool
     reason: Reason
     slot: int | None
     limits: Array
+    cpus: tuple[int, ...]
     ahead: Array
 
 
@@ -61,12 +65,14 @@ def run(dp: Dataplane, asked: packet.Packet) -> Explanation:
         raise DataplaneError("the program gave no answer", "restart valkyried: it builds the program anew")
     count = min(int(dp.rulesets["limits"][dp.active]), abi.MAX_LIMITS)
     limits = dp.explanations[:count].copy()
+    cpus = cpu_numbers(ONLINE.read_text())
     return Explanation(
         action == XDP_DROP,
         Reason(reason),
         None if slot == abi.NO_SLOT else slot,
         limits,
-        _ahead(dp, limits, time.monotonic_ns()),
+        cpus,
+        _ahead(dp, limits, time.monotonic_ns())[:, cpus],
     )
 
 

@@ -58,8 +58,13 @@ def possible_cpus(text: str | None = None) -> int:
 
     Per-CPU areas are indexed by CPU number, so holes count.
     """
-    given = CPUS.read_text() if text is None else text
-    return 1 + max(int(part.split("-")[-1]) for part in given.strip().split(","))
+    return 1 + max(cpu_numbers(CPUS.read_text() if text is None else text))
+
+
+def cpu_numbers(text: str) -> tuple[int, ...]:
+    """Those that "0-3,8-11" says."""
+    spans = [part.split("-") for part in text.strip().split(",")]
+    return tuple(cpu for span in spans for cpu in range(int(span[0]), int(span[-1]) + 1))
 
 
 def expand(path: Path, seen: set[Path] | None = None) -> str:

@@ -31,11 +31,12 @@ class Asked:
 
 def in_words(answer: Explanation, asked: Sequence[Asked]) -> dict[str, Any]:
     """`passes_on`: CPUs on which the packet passes though the verdict is drop."""
-    cpus = answer.ahead.shape[1]
     said = [_limit(one, answer) for one in asked]
-    passes_on = [cpu for cpu in range(cpus) if _passes(said, cpu)] if answer.reason == Reason.LIMIT else []
+    passes_on = []
+    if answer.reason == Reason.LIMIT:
+        passes_on = [cpu for place, cpu in enumerate(answer.cpus) if _passes(said, place)]
     told = [{**one, "leased": [lease for lease in one["leased"] if lease["tokens"]]} for one in said]
-    if len(passes_on) == cpus:
+    if len(passes_on) == len(answer.cpus):
         return {"verdict": "pass", "reason": "conforms", "limit": None, "passes_on": [], "limits": told}
     return {
         "verdict": "drop" if answer.drops else "pass",
@@ -46,10 +47,10 @@ def in_words(answer: Explanation, asked: Sequence[Asked]) -> dict[str, Any]:
     }
 
 
-def _passes(said: Sequence[dict[str, Any]], cpu: int) -> bool:
-    """Whether no limit that matches drops the packet on this CPU."""
+def _passes(said: Sequence[dict[str, Any]], place: int) -> bool:
+    """Whether no limit that matches drops the packet on the CPU at this place."""
     return all(
-        one["conforms"] or one["action"] == "shadow" or one["leased"][cpu]["enough"]
+        one["conforms"] or one["action"] == "shadow" or one["leased"][place]["enough"]
         for one in said
         if one["matched"]
     )
@@ -62,7 +63,7 @@ def _limit(one: Asked, answer: Explanation) -> dict[str, Any]:
     known = matched and cost > 0
     leased = [
         {"cpu": cpu, "tokens": left * one.tokens // cost if known else 0, "enough": known and left >= cost}
-        for cpu, left in enumerate(ahead)
+        for cpu, left in zip(answer.cpus, ahead, strict=True)
     ]
     conforms = full or (matched and all(lease["enough"] for lease in leased))
     return {

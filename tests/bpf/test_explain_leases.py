@@ -3,6 +3,7 @@
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -102,6 +103,22 @@ def test_where_every_cpu_holds_tokens_the_packet_passes(kernel: Kernel) -> None:
     for each in CPUS:
         with on_cpu(each):
             assert run(kernel) == XDP_PASS
+
+
+def test_cpus_that_are_off_get_no_packet_and_are_not_asked(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    limits = [scarce(kernel)]
+    published = publish(kernel, limits)
+    with on_cpu(CPUS[0]):
+        assert run(kernel) == XDP_PASS
+    tau = int(published.compiled.limits["plan"]["tau"][0])
+    kernel.dp.buckets["tat"][kernel.dp.buckets["fingerprint"] != 0] = (time.monotonic_ns() << 6) + tau
+    (tmp_path / "online").write_text(f"{CPUS[0]}\n")
+    monkeypatch.setattr(explain, "ONLINE", tmp_path / "online")
+    assert told(kernel, limits, published)["verdict"] == "pass"
+    with on_cpu(CPUS[0]):
+        assert run(kernel) == XDP_PASS
 
 
 @needs_two
