@@ -46,6 +46,7 @@ class Exporter:
         self._instance = instance
         self._random = random
         self._problem = ""  # why there is no courier
+        self._by: OtlpSettings | None = None  # the settings that are worked by
         self._offered: Headers | None = None  # by a rotation of the credential
         self.changed = asyncio.Event()
         self.courier: Courier | None = None
@@ -53,7 +54,7 @@ class Exporter:
 
     def status(self) -> dict[str, Any]:
         """`state`: off, waiting for the first delivery by these settings, ok, or failing for `problem`."""
-        fresh = self.changed.is_set()  # what is known is of those before
+        fresh = self._by != self._settings()  # what is known is of those before
         delivery = None if self.courier is None or fresh else self.courier.delivery
         problem = ("" if fresh else self._problem) or ("" if delivery is None else delivery.problem)
         last = None if delivery is None else delivery.last
@@ -69,7 +70,7 @@ class Exporter:
         """For ever. Ends within courier.END_S when cancelled."""
         while True:
             self.changed.clear()
-            otlp = self._settings()
+            otlp = self._by = self._settings()
             self._problem = ""
             if not otlp.enabled:
                 await self.changed.wait()

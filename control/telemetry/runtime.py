@@ -61,6 +61,7 @@ class Telemetry:
         self._exporter = Exporter(
             lambda: self.settings.otlp, secrets, meters.exports, take, self._instance, random
         )
+        self._tried: str | None = None
         self._listening: str | None = None
         self._listen_problem = ""
 
@@ -104,7 +105,7 @@ class Telemetry:
             "prometheus": {
                 "listen": settings.prometheus.listen,
                 "listening": self._listening if self._listening == settings.prometheus.listen else None,
-                "problem": "" if self._changed.is_set() else self._listen_problem,
+                "problem": self._listen_problem if self._tried == settings.prometheus.listen else "",
             },
             "exports": {
                 one.signal: {"delivered": one.delivered, "failed": one.failed, "dropped": one.dropped}
@@ -172,7 +173,7 @@ class Telemetry:
 
         while True:
             self._changed.clear()
-            listen = self.settings.prometheus.listen
+            listen = self._tried = self.settings.prometheus.listen
             self._listen_problem = ""
             if listen is None:
                 await self._changed.wait()

@@ -221,6 +221,8 @@ async def test_after_a_change_the_status_tells_nothing_of_what_was_before(bench:
         async with running(bench):
             await enable(bench, there.url)
             await holds(lambda: bench.service.telemetry.status()["state"] == "failing")
+            answer = await bench.service.telemetry.change(ADMIN, {"prometheus_listen": ""})
+            assert answer["state"] == "failing", "nothing of the collector was changed"
             answer = await enable(bench, "http://127.0.0.1:1")
             assert (answer["state"], answer["problem"]) == ("waiting", "")
 
