@@ -110,7 +110,11 @@ def change_between(old: Desired, new: Desired) -> PolicyChange:
     return PolicyChange(
         put_limits=[limit for limit in new.limits if old_limits.get(limit.name) != limit],
         drop_limits=[name for name in old_limits if name not in new_names],
-        put_overrides=[entry for where, entry in new_overrides.items() if old_overrides.get(where) != entry],
+        put_overrides=[
+            entry
+            for where, entry in new_overrides.items()
+            if (before := old_overrides.get(where)) is not entry and before != entry
+        ],
         drop_overrides=[where for where in old_overrides if where not in new_overrides],
         put_exempts=[entry for prefix, entry in new_exempts.items() if old_exempts.get(prefix) != entry],
         drop_exempts=[prefix for prefix in old_exempts if prefix not in new_exempts],
