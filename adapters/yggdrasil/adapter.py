@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -16,11 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from valkyrie.adapters.asked import (
-    checked_amount,
-    checked_key,
     checked_tokens,
-    checked_ttl,
-    checked_value,
 )
 from valkyrie.adapters.errors import (
     CallRefused,
@@ -32,15 +28,15 @@ from valkyrie.adapters.errors import (
 )
 from valkyrie.adapters.gcra import decision
 from valkyrie.adapters.limit import Limit, LimitBook
-from valkyrie.adapters.naming import value_key
 from valkyrie.adapters.settings import YggdrasilSettings
 from valkyrie.adapters.stats import OperationMeter
-from valkyrie.adapters.store import Decision, Feature, Health, Request, StoreAdapter, StoreStats
+from valkyrie.adapters.store import Decision, Feature, Health, Request, StoreStats
 from valkyrie.adapters.yggdrasil import checks, targets
-from valkyrie.adapters.yggdrasil.errors import opening, translated
+from valkyrie.adapters.yggdrasil.errors import as_store_error, opening
 from valkyrie.adapters.yggdrasil.flush import flush_buckets
 from valkyrie.adapters.yggdrasil.targets import Target, cost_of
-from valkyrie.adapters.yggdrasil.values import NS_A_MS, Values
+from valkyrie.adapters.yggdrasil.value_calls import ValueCalls
+from valkyrie.adapters.yggdrasil.values import Values
 from valkyrie.control import abi
 from valkyrie.control.cost import Cost
 from valkyrie.control.dataplane.call import Array, Caller, Stale, Told
@@ -69,7 +65,7 @@ class Batch:
         ]
 
 
-class YggdrasilAdapter(StoreAdapter):
+class YggdrasilAdapter(ValueCalls):
     """For the tasks of one event loop; a second process or thread has an adapter of its own.
 
     A call for one key that fails took nothing; only one for many may end in OutcomeUnknown. A shadow limit
@@ -141,7 +137,7 @@ class YggdrasilAdapter(StoreAdapter):
                         raise
                     self._targets.clear()
                 except (ValkyrieError, OSError) as error:
-                    raise _as_store_error(error) from error
+                    raise as_store_error(error) from error
             raise _changing()
 
     async def try_consume_many(self, requests: Sequence[Request]) -> list[Decision]:
@@ -223,7 +219,7 @@ class YggdrasilAdapter(StoreAdapter):
         except Stale as stale:
             return stale.args[0], True
         except (ValkyrieError, OSError) as error:
-            raise _in_part(_as_store_error(error), begun=self._caller.begun) from error
+            raise _in_part(as_store_error(error), begun=self._caller.begun) from error
 
     def _known(self, limit: str | Limit) -> Target | None:
         if isinstance(limit, str):
@@ -256,49 +252,6 @@ class YggdrasilAdapter(StoreAdapter):
         """Whether the limit has another number meanwhile, as it gets with another key."""
         return target.limit.declared and self._caller.position(target.limit.uid) is None
 
-    # Values.
-
-    def _value(self, operation: str, work: Callable[[Values], T]) -> T:
-        with self._meter.timed(operation):
-            try:
-                return work(self._opened[1])
-            except (InvalidInput, StoreError):
-                raise
-            except (ValkyrieError, OSError) as error:
-                raise _as_store_error(error) from error
-
-    def _name(self, key: str) -> str:
-        return value_key(self._appliance, checked_key(key))
-
-    async def get(self, key: str) -> bytes | None:
-        return self._value("get", lambda values: values.get(self._name(key)))
-
-    async def set(self, key: str, value: bytes, ttl: float | None = None) -> None:
-        def work(values: Values) -> None:
-            values.put(self._name(key), checked_value(value, abi.VALUE_BYTES), checked_ttl(ttl))
-
-        self._value("set", work)
-
-    async def delete(self, key: str) -> bool:
-        return self._value("delete", lambda values: values.delete(self._name(key)))
-
-    async def exists(self, key: str) -> bool:
-        return self._value("exists", lambda values: values.lasts(self._name(key))[0])
-
-    async def ttl(self, key: str) -> float | None:
-        there, left = self._value("ttl", lambda values: values.lasts(self._name(key)))
-        if not there:
-            raise NotFound(
-                f"there is no value under {key!r}", "it was never set, was deleted, or has expired"
-            )
-        return left / (1000 * NS_A_MS) if left else None
-
-    async def increment(self, key: str, amount: int = 1, ttl: float | None = None) -> int:
-        def work(values: Values) -> int:
-            return values.add(self._name(key), checked_amount(amount), checked_ttl(ttl))
-
-        return self._value("increment", work)
-
     # The store itself.
 
     async def health_check(self) -> Health:
@@ -307,7 +260,7 @@ class YggdrasilAdapter(StoreAdapter):
             self._caller.ask(targets.own(PROBE).header, targets.own(PROBE).entry("probe", 0))
             ok, detail = True, f"ruleset {self._caller.serial} in {self._pin_dir}"
         except (ValkyrieError, OSError) as error:
-            ok, detail = False, str(_as_store_error(error))
+            ok, detail = False, str(as_store_error(error))
         return Health(ok, (time.perf_counter() - began) * 1000, detail)
 
     def stats(self) -> StoreStats:
@@ -339,10 +292,6 @@ class YggdrasilAdapter(StoreAdapter):
 def _decision(told: Told, n: int) -> Decision:
     level, _, mult, tau, shift, verdict = told
     return decision(level, cost_of(mult, shift, tau), n, verdict == abi.CALL_TAKEN, NAME)
-
-
-def _as_store_error(error: Exception) -> Exception:
-    return error if isinstance(error, StoreError) else translated(error)
 
 
 def _in_part(error: Exception, *, begun: bool) -> Exception:

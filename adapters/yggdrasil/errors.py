@@ -58,3 +58,7 @@ def translated(error: Exception) -> StoreError:
             return refused(str(error))
         return StoreUnavailable(f"the kernel did not run the call: {error}", "see `valkyrie-ctl doctor`")
     raise error
+
+
+def as_store_error(error: Exception) -> Exception:
+    return error if isinstance(error, StoreError) else translated(error)
