@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from valkyrie.adapters.notify.message import Severity
 from valkyrie.control.alerts.book import Book
 from valkyrie.control.alerts.engine import MOST_ALERTS, Alert
 from valkyrie.control.alerts.figures import TEXT, parse_seconds
@@ -85,6 +87,11 @@ class Alerts:
         credentials = None if sight is None else sight.credentials
         entries = rulebook(self._core.settings.alerts, self._watch.added)
         return judged(entries, world.limits, world.nics, credentials)
+
+    def firing(self) -> dict[str, int]:
+        """How many fire of each severity."""
+        found = Counter(alert.severity for alert in self._watch.state.firing())
+        return {severity.name.lower(): found[severity] for severity in Severity}
 
     def status(self) -> dict[str, Any]:
         """`problems`: rules that watch nothing, messages that cannot be told, a state that is not written."""

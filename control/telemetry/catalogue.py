@@ -2,7 +2,8 @@
 """All metrics of the appliance, in one table for Prometheus, OTLP, docs/metrics.md and the dashboard.
 
 Names, units and attributes follow OpenTelemetry's conventions; those that OpenTelemetry defines are used as
-they are (http.server.*, process.*). Series are bounded: by 256 limits, 256 credentials and the API's routes.
+they are (http.server.*, process.*). Series are bounded: by 256 limits, 256 credentials, 32 adapters and the
+API's routes.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ REASON = ("valkyrie.reason", "valkyrie.verdict")
 NIC = ("network.interface.name",)
 STORE = ("valkyrie.store.name",)
 OPERATION = ("valkyrie.store.name", "valkyrie.store.operation")
+ADAPTER = ("valkyrie.notification.adapter",)
 API = ("http.request.method", "http.route", "http.response.status_code")
 PACKET, BYTES, SECONDS, YES = "{packet}", "By", "s", ""
 
@@ -144,6 +146,17 @@ _DAEMON = (
            r.credentials, "valkyrie.credential.name"),
     _gauge("valkyrie.credential.readable", YES, "0: the credentials cannot be read.",
            r.one(lambda s: int(not s.credentials_problem))),
+    _gauge("valkyrie.alert.firing", "{alert}", "Alerts that fire.", r.firing, "valkyrie.alert.severity"),
+    _gauge("valkyrie.notification.failing", YES, "1: the last message could not be delivered.",
+           r.adapters(lambda one: int(one.failing)), *ADAPTER),
+    _gauge("valkyrie.notification.queued", "{message}", "Messages that wait.",
+           r.adapters(lambda one: one.queued), *ADAPTER),
+    _counter("valkyrie.notification.dropped", "{message}", "Messages that its full queue ever dropped.",
+             r.adapters(lambda one: one.dropped), *ADAPTER),
+    _gauge("valkyrie.notification.dead", "{message}", "Messages given up, unless somebody tries them again.",
+           r.adapters(lambda one: one.dead), *ADAPTER),
+    _counter("valkyrie.notification.unheard", "{message}", "Messages that had no adapter to go to.",
+             r.one(lambda s: s.unheard)),
     _counter("valkyrie.telemetry.exports", "{batch}", "Batches for the collector by what became of them.",
              r.exports, "valkyrie.telemetry.signal", "valkyrie.telemetry.outcome"),
     _counter("process.cpu.time", SECONDS, "Processor time of valkyried.", r.cpu, "cpu.mode"),

@@ -11,7 +11,7 @@ from valkyrie.adapters.stats import BOUNDS_MS
 from valkyrie.control.enums import Reason
 from valkyrie.control.telemetry.meters import BOUNDS_S
 from valkyrie.control.telemetry.metric import Distribution, Point, Reader
-from valkyrie.control.telemetry.snapshot import NicFigures, Snapshot
+from valkyrie.control.telemetry.snapshot import AdapterFigures, NicFigures, Snapshot
 
 STORE_BOUNDS_S = tuple(bound / 1000 for bound in BOUNDS_MS)
 
@@ -139,6 +139,14 @@ def stranded(seen: Snapshot) -> Iterable[Point]:
 
 def credentials(seen: Snapshot) -> Iterable[Point]:
     return (((one.name,), one.age_s) for one in seen.credentials)
+
+
+def firing(seen: Snapshot) -> Iterable[Point]:
+    return (((severity,), count) for severity, count in seen.firing.items())
+
+
+def adapters(read: Callable[[AdapterFigures], float]) -> Reader:
+    return lambda seen: (((one.name,), read(one)) for one in seen.adapters)
 
 
 def cpu(seen: Snapshot) -> Iterable[Point]:

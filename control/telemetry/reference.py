@@ -15,7 +15,7 @@ Made from the code; what they are for and how to get them: [observability](obser
 attributes are in OpenTelemetry's form. Prometheus has `_` for the dots, the unit at the end, and `_total`
 after counters: the second name. Counters of limits, packets and the table are the kernel's: they go on when
 the daemon restarts, and begin at 0 after a reboot, or when a limit was deleted and is set again. The others
-begin with the daemon.
+begin with the daemon, but for what was `ever` dropped.
 """
 COLUMNS = "| metric | kind | unit | attributes | meaning |\n|---|---|---|---|---|\n"
 SUFFIX = {"counter": "_total", "gauge": "", "histogram": ""}

@@ -73,6 +73,19 @@ class CredentialFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterFigures:
+    """A way to reach people. `queued` messages wait, `dropped` found the queue full, and `dead` will not be
+    delivered unless somebody asks for it.
+    """
+
+    name: str
+    failing: bool
+    queued: int
+    dropped: int
+    dead: int
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """`counters` are abi.LIMIT_STATS by slot, `reasons` abi.REASON_STATS by abi.Reason, both copies; `table`
     counts by name (stats.table: inserted, evicted_live, events_lost...). `occupancy` of `capacity` buckets
@@ -98,6 +111,9 @@ class Snapshot:
     sync: SyncFigures
     credentials: tuple[CredentialFigures, ...]
     credentials_problem: str
+    firing: Mapping[str, int]  # alerts by severity
+    adapters: tuple[AdapterFigures, ...]
+    unheard: int  # messages that had no adapter to go to
     process: ProcessFigures
     calls: tuple[CallFigures, ...]
     exports: tuple[ExportFigures, ...]
@@ -112,6 +128,8 @@ async def take(service: Service) -> Snapshot:
     sync = _sync(service.keeping.status())
     calls = service.meters.calls.figures()
     exports = service.meters.exports.figures()
+    firing = service.alerts.firing()
+    told = service.notifications.brief()
 
     def look() -> Snapshot:
         figures = core.engine.figures()
@@ -139,6 +157,9 @@ async def take(service: Service) -> Snapshot:
             sync=sync,
             credentials=credentials,
             credentials_problem=trouble,
+            firing=firing,
+            adapters=tuple(map(_adapter, told["adapters"])),
+            unheard=told["unheard"],
             process=process_figures(),
             calls=calls,
             exports=exports,
@@ -179,6 +200,10 @@ def _sync(status: dict[str, Any]) -> SyncFigures:
         return SyncFigures("off")
     names = ("state", "problem", "owner", "lag_s", "owed", "written", "dropped", "rounds")
     return SyncFigures(**{name: status[name] for name in names})
+
+
+def _adapter(row: Mapping[str, Any]) -> AdapterFigures:
+    return AdapterFigures(row["name"], row["state"] == "failing", row["queued"], row["dropped"], row["dead"])
 
 
 def _credentials(service: Service) -> tuple[tuple[CredentialFigures, ...], str]:

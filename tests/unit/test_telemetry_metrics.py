@@ -18,9 +18,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.ctl import ROOT
+from support.notes import note
 from support.otlp import holds
 from support.served import served
 from support.workbench import ADMIN, WEB, Bench
+from valkyrie.adapters.notify.message import Severity
 from valkyrie.control import abi
 from valkyrie.control.api.table import ROUTES
 from valkyrie.control.config import Settings
@@ -34,6 +36,7 @@ from valkyrie.control.telemetry.snapshot import take
 
 DASHBOARD = ROOT / "docs" / "grafana" / "valkyrie.json"
 PICTURE = ROOT / "docs" / "images" / "dashboard.svg"
+SEVERITIES = ("info", "warning", "error", "critical")
 QUERY_WORDS = {"by", "le", "sum", "rate", "max", "min", "on", "ignoring", "group_left", "clamp_min"}
 
 
@@ -59,6 +62,38 @@ async def test_prometheus_text_has_the_counters_of_each_limit(bench: Bench) -> N
     assert seen["valkyrie_limit_lease_purchases_total"] == {label: 106}
     assert seen["valkyrie_table_limit"] == {(): 8192}
     assert "valkyrie_sync_lag_seconds" not in seen
+
+
+async def test_alerts_and_what_does_not_reach_people_are_among_the_metrics(bench: Bench) -> None:
+    told = bench.service.notifications
+    task = asyncio.ensure_future(told.run())
+    try:
+        await holds(lambda: told.dispatcher._open)
+        nobody = {"kind": "webhook", "url": "http://127.0.0.1:1/"}
+        await told.add(ADMIN, "hook", nobody, "warning", {})
+        for severity in (Severity.ERROR, Severity.INFO):
+            told.dispatcher.submit(note(severity=severity))
+        await holds(lambda: told.brief()["failing"])
+        seen = parsed(text(await take(bench.service)).decode())
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    hook = (("valkyrie_notification_adapter", "hook"),)
+    assert seen["valkyrie_notification_failing"] == {hook: 1}
+    assert seen["valkyrie_notification_queued"] == {hook: 1}
+    assert seen["valkyrie_notification_dropped_total"] == seen["valkyrie_notification_dead"] == {hook: 0}
+    assert seen["valkyrie_notification_unheard_total"] == {(): 1}
+    assert seen["valkyrie_alert_firing"] == {(("valkyrie_alert_severity", name),): 0 for name in SEVERITIES}
+
+
+async def test_firing_alerts_are_counted_by_severity(bench: Bench) -> None:
+    await bench.service.credentials.put(ADMIN, "old", b"x")
+    bench.time.now += 60
+    fields = {"when": "credential-old", "above": "1s", "severity": "error"}
+    await bench.service.alerts.add(ADMIN, "old", fields)
+    await bench.service.alerts.look()
+    seen = parsed(text(await take(bench.service)).decode())["valkyrie_alert_firing"]
+    assert seen[(("valkyrie_alert_severity", "error"),)] == 1
 
 
 async def test_histograms_are_cumulative_and_end_with_all(bench: Bench) -> None:
