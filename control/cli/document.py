@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Policy files: YAML or JSON text to a document, and from a field of it back to its line."""
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
 from typing import Any, TextIO
+
+import click
 
 from valkyrie.control.errors import InvalidInput
 
 MAX_DOCUMENT = 64 * 1024 * 1024
 MAX_VALUES = 4_000_000  # a YAML file of some lines can name itself into more than memory holds
 MAX_NUMBERED = 1024 * 1024  # longer texts take the slow reader too long to find a line
+SLOW_YAML = 1024 * 1024  # characters: some seconds
 TEXT_FIELDS = frozenset({"name", "match", "key", "burst"})
 
 
@@ -19,7 +23,7 @@ def load(text: str, name: str) -> dict[str, Any]:
     if len(text) > MAX_DOCUMENT:
         raise InvalidInput(f"{name} is longer than {MAX_DOCUMENT} characters")
     try:
-        document = load_json(text, name) if is_json(text) else load_yaml(text, name)
+        document = load_json(text, name) if text.lstrip().startswith("{") else load_yaml(text, name)
         document = texts(document, iter(range(MAX_VALUES)))
     except RecursionError:
         raise InvalidInput("nested too deeply", "a policy is nested five levels deep", where=name) from None
@@ -31,10 +35,6 @@ def load(text: str, name: str) -> dict[str, Any]:
             "it begins with one of: limits, exempt, ban; `valkyrie-ctl limits export` shows the form",
         )
     return document
-
-
-def is_json(text: str) -> bool:
-    return text.lstrip().startswith("{")
 
 
 def read(file: TextIO) -> str:
@@ -73,6 +73,13 @@ def load_json(text: str, name: str) -> Any:
 
 
 def load_yaml(text: str, name: str) -> Any:
+    from valkyrie.control.cli.yaml_plain import OtherFormError, plain
+
+    with contextlib.suppress(OtherFormError):
+        return plain(text)
+    if len(text) > SLOW_YAML:
+        told = f"reading {name}: this long, YAML in another form than that of `limits export` takes a while"
+        click.echo(told, err=True)
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 

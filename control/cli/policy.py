@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from valkyrie.control.cli.document import in_file, is_json, load, read
+from valkyrie.control.cli.document import in_file, load, read
 from valkyrie.control.cli.options import prints, with_client
 from valkyrie.control.cli.output import Block, Line, Output
 from valkyrie.control.errors import InvalidInput
@@ -14,7 +14,6 @@ from valkyrie.control.errors import InvalidInput
 if TYPE_CHECKING:
     from valkyrie.control.cli.client import Client
 
-SLOW_YAML = 1024 * 1024  # characters: some seconds
 SIGNS = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yellow")}
 
 
@@ -63,10 +62,6 @@ def apply(client: "Client", *, file: TextIO, dry_run: bool, out: Output) -> None
     All or nothing: what FILE does not name is removed, and when a word of it is wrong nothing changes.
     """
     text = read(file)
-    if len(text) > SLOW_YAML and not is_json(text):
-        click.echo(
-            f"reading {file.name}: large YAML takes a while, JSON (limits export -o json) does not", err=True
-        )
     document = load(text, file.name)
     try:
         answer = client.post("/v1/diff" if dry_run else "/v1/apply", {"document": document})
