@@ -18,7 +18,7 @@ UNIT = "valkyried.service"
 READY_S = 240.0  # a start that compiles, under emulation
 SETTLE_S = 30.0  # on a busy host
 XDP_MODES = {1: "native", 2: "generic"}  # as the kernel numbers them
-QUEUE = re.compile(r"^rx(?:_queue_)?(\d+)_(packets|xdp_packets|xdp_drops)$")  # before and since Linux 6.10
+QUEUE = re.compile(r"^rx(?:_queue_)?(\d+)_(xdp_packets|xdp_drops)$")  # before and since Linux 6.10
 NOTHING: dict[str, list[Any]] = {"limits": [], "exempt": [], "ban": []}
 
 
@@ -100,8 +100,23 @@ class Whole:
         xdp = shown.get("xdp", {})
         return XDP_MODES.get(xdp.get("mode", 0), ""), int(xdp.get("prog", {}).get("id", 0))
 
+    def received(self, nic: str) -> int:
+        """Packets that the driver has received, whatever became of them."""
+        return int(self.host.told("cat", f"/sys/class/net/{nic}/statistics/rx_packets"))
+
+    def met(self, nic: str) -> int:
+        """Of these, packets that met a program in native mode."""
+        return sum(queue["xdp_packets"] for queue in self.queues(nic).values())
+
+    def interrupts(self, nic: str) -> list[int]:
+        """How often each receive queue has called a CPU."""
+        device = self.host.told("readlink", f"/sys/class/net/{nic}/device").strip().rpartition("/")[2]
+        lines = [line.split() for line in self.host.told("cat", "/proc/interrupts").splitlines()]
+        queues = [line for line in lines if line[-1].startswith(f"{device}-input")]
+        return [sum(int(word) for word in line[1:] if word.isdigit()) for line in queues]
+
     def queues(self, nic: str) -> dict[int, dict[str, int]]:
-        """The driver's own counters by receive queue."""
+        """The driver's own counters of what met a program, by receive queue."""
         found: dict[int, dict[str, int]] = {}
         for line in self.host.told("ethtool", "--statistics", nic).splitlines():
             name, _, value = line.strip().partition(": ")
