@@ -68,7 +68,7 @@ def nic_with(network: str, nics: Sequence[Mapping[str, Any]]) -> tuple[str, str,
         for address in nic.get("addr_info", ()):
             if str(address.get("local", "")).startswith(f"{network}."):
                 return str(nic["ifname"]), str(nic["address"]), str(address["local"])
-    raise VmError(f"no NIC has an address in {network}.0/24", hint="Run: vagrant reload")
+    raise VmError(f"no NIC has an address in {network}.0/24", hint="Run: vagrant destroy && vagrant up")
 
 
 def link(name: str, appliance: Sequence[Mapping[str, Any]], client: Sequence[Mapping[str, Any]]) -> Link:
