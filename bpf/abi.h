@@ -14,7 +14,7 @@
 #ifndef VALKYRIE_ABI_H
 #define VALKYRIE_ABI_H
 
-#define ABI_VERSION 2
+#define ABI_VERSION 3
 
 /* Sizes a build may choose; the loader passes them with -D. */
 #ifndef BUCKET_SETS
@@ -229,8 +229,11 @@ struct limit_stats {
   u64 shadow_dropped; /* a shadow limit would have dropped */
   u64 matched_bytes;  /* of the IP packet */
   u64 dropped_bytes;
+  u64 shadow_dropped_bytes;
+  u64 undone_bytes; /* of packets that a later limit dropped: the rest of matched_bytes passed */
+  /* Another cache line, of what is seldom counted. */
   u64 leased; /* purchases of leases */
-  u64 reserved;
+  u64 reserved[7];
 };
 
 enum reason {

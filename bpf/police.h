@@ -78,8 +78,10 @@ static __always_inline void undo(struct scratch *s) {
     u32 position = p->generation * MAX_LIMITS + (s->matched[i] & (MAX_LIMITS - 1));
     struct limit *l = limits.lookup(&position);
     struct limit_stats *stats = l ? stats_of(l, p) : 0;
-    if (stats)
-      stats->passed--;
+    if (!stats)
+      continue;
+    stats->passed--;
+    stats->undone_bytes += p->length;
   }
 }
 
@@ -114,6 +116,7 @@ static __always_inline int ask(u32 position, struct scratch *s, struct charge *c
     count_contended(p);
   if (l->action == ACTION_SHADOW) {
     stats->shadow_dropped++;
+    stats->shadow_dropped_bytes += p->length;
     stats->passed++;
     s->shadow = l->slot;
     report(p, r, REASON_LIMIT, l->slot, 1);

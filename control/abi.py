@@ -14,7 +14,7 @@ from valkyrie.control.enums import Action, Dimension, Fragment, Guard, KeyField,
 
 __all__ = ["Action", "Dimension", "Fragment", "Guard", "KeyField", "Measure", "Reason"]
 
-ABI_VERSION: Final = 2
+ABI_VERSION: Final = 3
 
 # Defaults of what a build may choose.
 BUCKET_SETS: Final = 131072
@@ -172,8 +172,10 @@ LIMIT_STATS: Final = _struct(
     ("shadow_dropped", "u8"),
     ("matched_bytes", "u8"),
     ("dropped_bytes", "u8"),
+    ("shadow_dropped_bytes", "u8"),
+    ("undone_bytes", "u8"),
     ("leased", "u8"),
-    ("reserved", "u8"),
+    ("reserved", "u8", 7),
 )
 REASON_STATS: Final = _struct(("packets", "u8"), ("bytes", "u8"))
 TABLE_STATS: Final = _struct(

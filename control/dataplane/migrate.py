@@ -25,7 +25,7 @@ from valkyrie.control.errors import Conflict, NotFound
 Words = NDArray[np.uint64]
 
 SETS_OF_ABI_1 = np.dtype([("fingerprint", np.uint64, abi.WAYS), ("tat", np.uint64, abi.WAYS)])
-"""A bucket set of ABI 1: two arrays. The names of the buckets lie as they do in ABI 2."""
+"""A bucket set of ABI 1: two arrays. The names of the buckets lie as they do now."""
 
 RETIRED = 1 << 31
 """Beside the ABI in `control` of a table that another has taken over: no program speaks that."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from valkyrie.control.audit import Actor
+from valkyrie.control.counted import COUNTERS, counter
 from valkyrie.control.document import checked
 from valkyrie.control.errors import NotFound
 from valkyrie.control.limits import Limit, Override
@@ -15,8 +16,6 @@ from valkyrie.control.prefix import canonical_prefix
 from valkyrie.control.service.core import Core
 from valkyrie.control.service.engine import Figures
 from valkyrie.control.service.world import World, with_desired
-
-COUNTERS = ("matched", "passed", "dropped", "shadow_dropped", "matched_bytes", "dropped_bytes")
 
 
 class Limits:
@@ -110,7 +109,7 @@ def _shown(world: World, limit: Limit, figures: Figures) -> dict[str, Any]:
     return {
         **limit.model_dump(),
         "overrides": world.overrides_of[limit.name],
-        "counters": {name: int(row[name]) for name in COUNTERS},
+        "counters": {name: int(counter(row, name)) for name in COUNTERS},
     }
 
 

@@ -8,6 +8,7 @@ from itertools import chain
 
 from valkyrie.adapters.hybrid.events import MemberStatus
 from valkyrie.adapters.stats import BOUNDS_MS
+from valkyrie.control.counted import counter
 from valkyrie.control.enums import Reason
 from valkyrie.control.telemetry.meters import BOUNDS_S
 from valkyrie.control.telemetry.metric import Distribution, Point, Reader
@@ -22,10 +23,10 @@ def one(read: Callable[[Snapshot], float]) -> Reader:
 
 
 def limits(field: str) -> Reader:
-    """A field of abi.LIMIT_STATS, of each limit."""
+    """A counter of each limit, as `counter` has it."""
 
     def read(seen: Snapshot) -> Iterable[Point]:
-        column = seen.counters[field].tolist()
+        column = counter(seen.counters, field).tolist()
         return (((one.name,), column[one.slot]) for one in seen.limits)
 
     return read

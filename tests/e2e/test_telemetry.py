@@ -50,10 +50,13 @@ def test_metrics_after_traffic_are_what_limits_show_tells(appliance: Appliance, 
     counters = appliance.done("GET", "/v1/limits/slow")["counters"]
     seen = scraped(appliance)
     assert counters["dropped"] == 7
+    assert counters["passed_bytes"] == counters["matched_bytes"] * 3 / 10
     for field, metric in (
         ("matched", "valkyrie_limit_packet_matched_total"),
         ("passed", "valkyrie_limit_packet_passed_total"),
         ("dropped", "valkyrie_limit_packet_dropped_total"),
+        ("matched_bytes", "valkyrie_limit_io_matched_bytes_total"),
+        ("passed_bytes", "valkyrie_limit_io_passed_bytes_total"),
         ("dropped_bytes", "valkyrie_limit_io_dropped_bytes_total"),
     ):
         assert seen[metric] == {("slow",): counters[field]}, metric

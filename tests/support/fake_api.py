@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from valkyrie.control.counted import COUNTERS
+
 TEXT, BOOL, MAYBE, LIST, DICT = (str,), (bool,), (str, type(None)), (list,), (dict,)
 Shape = dict[str, tuple[tuple[type, ...], bool]]  # field -> types, whether it must be there
 
@@ -41,7 +43,6 @@ CONSUME: Shape = {
 }
 FOLLOW: Shape = {"name": (TEXT, True), "after": (MAYBE, False), "wait": (BOOL, False)}
 ADAPTER: Shape = {"settings": (DICT, True), "severity": (TEXT, False), "tags": (DICT, False)}
-COUNTERS = ("matched", "passed", "dropped", "shadow_dropped", "matched_bytes", "dropped_bytes")
 
 
 class RefusedError(Exception):

@@ -47,7 +47,7 @@ def test_the_limit_that_refuses_is_named() -> None:
     assert state.police(from_v4(), NOW) == Verdict(False, Reason.LIMIT, 1)
     counters = state.counters[1]
     assert (counters.matched, counters.passed, counters.dropped) == (2, 1, 1)
-    assert (counters.matched_bytes, counters.dropped_bytes) == (56, 28)
+    assert (counters.matched_bytes, counters.dropped_bytes, counters.undone_bytes) == (56, 28, 0)
 
 
 def test_a_refused_packet_gives_back_what_earlier_limits_took() -> None:

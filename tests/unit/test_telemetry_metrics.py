@@ -54,12 +54,15 @@ async def test_prometheus_text_has_the_counters_of_each_limit(bench: Bench) -> N
     slot = bench.service.core.world.allotment.slots["web"].slot
     for number, field in enumerate(abi.LIMIT_STATS.names or ()):
         bench.engine.counters[slot][field] = 100 + number
+    bench.engine.counters[slot]["matched_bytes"] = 1000
     seen = parsed(text(await take(bench.service)).decode())
     label = (("valkyrie_limit_name", "web"),)
     assert seen["valkyrie_limit_packet_matched_total"] == {label: 100}
     assert seen["valkyrie_limit_packet_dropped_total"] == {label: 102}
     assert seen["valkyrie_limit_io_dropped_bytes_total"] == {label: 105}
-    assert seen["valkyrie_limit_lease_purchases_total"] == {label: 106}
+    assert seen["valkyrie_limit_io_shadow_dropped_bytes_total"] == {label: 106}
+    assert seen["valkyrie_limit_io_passed_bytes_total"] == {label: 1000 - 105 - 107}
+    assert seen["valkyrie_limit_lease_purchases_total"] == {label: 108}
     assert seen["valkyrie_table_limit"] == {(): 8192}
     assert "valkyrie_sync_lag_seconds" not in seen
 

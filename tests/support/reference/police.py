@@ -109,6 +109,8 @@ class LimitCounters:
     shadow_dropped: int = 0
     matched_bytes: int = 0
     dropped_bytes: int = 0
+    shadow_dropped_bytes: int = 0
+    undone_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -197,9 +199,12 @@ class Police:
                 charges.append(charge)
             elif limit.action == Action.SHADOW:
                 counters.shadow_dropped += 1
+                counters.shadow_dropped_bytes += packet.length
             else:
                 for earlier in reversed(charges):
                     earlier.undo()
+                for before in matching[: matching.index(limit)]:
+                    self.counters[before.slot].undone_bytes += packet.length
                 return self._refuse(limit, packet, now_ns)
         for limit in matching:
             self.counters[limit.slot].passed += 1
