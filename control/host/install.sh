@@ -90,6 +90,14 @@ detach_all() {
     "$OPT/current/bin/python" -m valkyrie.control.host.detach
 }
 
+# Folders that install_files made, if nobody else has put anything there.
+remove_empty() {
+    local folder
+    for folder in "$@"; do
+        [ ! -d "$folder" ] || rmdir --ignore-fail-on-non-empty "$folder"
+    done
+}
+
 host_uninstall() {
     local purge=${1:-}
     case "$#$purge" in
@@ -101,6 +109,7 @@ host_uninstall() {
     fi
     detach_all
     rm -rf "$OPT" "$UNIT" "$WANTED" "$COMMAND_LINK" "$BASH_COMPLETION" "$ZSH_COMPLETION" "$MAN_PAGE"
+    remove_empty "${BASH_COMPLETION%/*}" "${BASH_COMPLETION%/*/*}" "${ZSH_COMPLETION%/*}" "${ZSH_COMPLETION%/*/*}" "${MAN_PAGE%/*}"
     if systemd_runs; then
         systemctl daemon-reload
     fi

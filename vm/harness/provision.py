@@ -67,10 +67,13 @@ def copy(lab: Lab) -> None:
     lab.appliance.unpack(archive(CHECKOUT), lab.source)
 
 
-def install(lab: Lab, *, ready: bool) -> None:
-    """Install it there; `ready`: with the Python packages of the image, else all from wheels."""
-    if not ready:
-        lab.appliance.told("sh", "-c", f"rm -f /usr/local/lib/python3.*/dist-packages/{READY_LINK}")
+def hide_ready(lab: Lab) -> None:
+    """Have it installed with all of its Python packages from wheels, and not with those of the image."""
+    lab.appliance.told("sh", "-c", f"rm -f /usr/local/lib/python3.*/dist-packages/{READY_LINK}")
+
+
+def install(lab: Lab) -> None:
+    """Install it there."""
     done = lab.appliance.run("sh", "-c", f"cd {lab.source} && ./appliance install", timeout=INSTALL_S)
     if done.returncode != 0:
         raise VmError(

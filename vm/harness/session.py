@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness import accel, child, image, lab, network, provision, report, stop
+from harness import accel, child, image, lab, network, provision, report, stop, traces
 from harness.errors import VmError
 from harness.image import Image
 from harness.qemu import Machine, Qemu
@@ -108,8 +108,13 @@ def work(wishes: Wishes, place: lab.Lab, emulator: Qemu, timings: report.Timings
     try:
         with timings.step("copy"):
             provision.copy(place)
+        if not wishes.quick:
+            provision.hide_ready(place)
+            with timings.step("look"):
+                seen = traces.look(place.appliance, place.source)
+                (wishes.results / traces.BEFORE).write_text("".join(f"{line}\n" for line in seen))
         with timings.step("install"):
-            provision.install(place, ready=wishes.quick)
+            provision.install(place)
         if not wishes.tests:
             return 0
         with timings.step("tests"):
