@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from support.clusters import Cluster
 from support.migrating import OWN, fill
 from valkyrie.adapters.books import StaticBook
-from valkyrie.adapters.migrate.carry import carry_values
+from valkyrie.adapters.migrate.carry import carry_buckets, carry_values
 from valkyrie.adapters.migrate.passes import Comparison
 from valkyrie.adapters.migrate.side import BEGINNING, Side, Value
 from valkyrie.adapters.naming import bucket_of
@@ -46,7 +46,8 @@ async def test_a_cluster_is_read_whole_by_pages_and_emptied_of_one_appliance_alo
 ) -> None:
     async with side(resp_cluster, "edge") as edge, side(resp_cluster, "edge.7") as other:
         await fill(edge, 3000, 500)
-        await fill(other, 50, 50)
+        await fill(other, 0, 50)
+        await carry_buckets(edge, other, [bucket_of(OWN, f"user-{number}") for number in range(50)])
         await edge.put_document("state", b"x" * (2 << 20))
         buckets, values = await keys_of(edge)
         assert buckets == {bucket_of(OWN, f"user-{number}") for number in range(3000)}
