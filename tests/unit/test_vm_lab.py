@@ -146,6 +146,14 @@ finally:
 """
 
 
+HANGING = """
+import pathlib, sys
+from harness import lab, stop
+stop.arm(1)
+lab.read(pathlib.Path(sys.argv[1])).wait_ssh(15)
+"""
+
+
 def ending(seconds: int) -> subprocess.Popen[str]:
     """A run that has started something."""
     return subprocess.Popen(
@@ -181,6 +189,14 @@ def test_a_run_that_lasts_too_long_ends_in_order_and_says_so() -> None:
         output, errors = process.communicate(timeout=20)
     assert "ended in order" in output
     assert "has not ended within 1 s" in errors
+
+
+def test_a_guest_that_hangs_is_waited_for_no_longer_than_the_run_may_last(tmp_path: Path) -> None:
+    file = told(tmp_path, appliance={"ssh": ["sh", "-c", "sleep 60"]})
+    argv = [sys.executable, "-c", HANGING, str(file)]
+    done = subprocess.run(argv, cwd=HARNESS, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 1
+    assert "has not ended within 1 s" in done.stderr
 
 
 def test_what_a_killed_run_started_dies_with_it() -> None:

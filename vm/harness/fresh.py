@@ -163,7 +163,7 @@ def say(text: str) -> None:
 def main() -> int:
     try:
         return run(sys.argv[1:])
-    except VmError as error:
+    except (VmError, stop.Late) as error:
         say(str(error))
         return 1
     except stop.Stopped:

@@ -81,7 +81,7 @@ def run(argv: Sequence[str]) -> int:
 def main() -> int:
     try:
         return run(sys.argv[1:])
-    except VmError as error:
+    except (VmError, stop.Late) as error:
         sys.stderr.write(f"vm: {error}\n")
         return 1
     except stop.Stopped:

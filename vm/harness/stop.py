@@ -6,13 +6,15 @@ from __future__ import annotations
 import signal
 from types import FrameType
 
-from harness.errors import VmError
-
 ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Stopped(BaseException):
     """Somebody wants the run to end."""
+
+
+class Late(BaseException):
+    """The deadline is over. No error of a step, which somebody might catch and go on."""
 
 
 def _quiet() -> None:
@@ -25,8 +27,8 @@ def arm(seconds: int) -> None:
 
     def late(number: int, frame: FrameType | None) -> None:
         _quiet()
-        raise VmError(
-            f"the run has not ended within {seconds} s and was given up", hint="See the logs in its results."
+        raise Late(
+            f"the run has not ended within {seconds} s and was given up\n  See the logs in its results."
         )
 
     def stop(number: int, frame: FrameType | None) -> None:
