@@ -30,6 +30,9 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--release", choices=[*RELEASES, "all"], default=RELEASES[0])
     parser.add_argument("--quick", action="store_true", help="the tests marked quick, as CI runs them")
+    parser.add_argument(
+        "--coverage", action="store_true", help="keep which lines of the daemon the tests run"
+    )
     parser.add_argument("--keep", action="store_true", help="after the tests leave it running, until Ctrl-C")
     parser.add_argument("--up", action="store_true", help="run no tests: a lab to work in, until Ctrl-C")
     parser.add_argument(
@@ -70,6 +73,7 @@ def run(argv: Sequence[str]) -> int:
                 results=results,
                 folder=mine,
                 quick=told.quick,
+                coverage=told.coverage,
                 tests=not told.up,
                 keep=told.keep or told.up,
                 pytest=tuple(rest),

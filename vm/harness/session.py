@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness import accel, child, image, lab, network, provision, report, stop, traces
+from harness import accel, child, covered, image, lab, network, provision, report, stop, traces
 from harness.errors import VmError
 from harness.image import Image
 from harness.qemu import Machine, Qemu
@@ -32,6 +32,7 @@ class Wishes:
     results: Path
     folder: Path
     quick: bool
+    coverage: bool
     tests: bool
     keep: bool
     pytest: tuple[str, ...]
@@ -115,10 +116,16 @@ def work(wishes: Wishes, place: lab.Lab, emulator: Qemu, timings: report.Timings
                 (wishes.results / traces.BEFORE).write_text("".join(f"{line}\n" for line in seen))
         with timings.step("install"):
             provision.install(place)
+        if wishes.coverage:
+            covered.begin(place)
         if not wishes.tests:
             return 0
         with timings.step("tests"):
-            return tests(wishes, wishes.results / "lab.json", emulator)
+            status = tests(wishes, wishes.results / "lab.json", emulator)
+        if wishes.coverage:
+            with timings.step("coverage"):
+                covered.collect(place, wishes.results)
+        return status
     except VmError as error:
         if not wishes.keep:
             raise
@@ -139,6 +146,8 @@ def tests(wishes: Wishes, file: Path, emulator: Qemu) -> int:
     options = ["--lab", str(file), f"--junitxml={wishes.results / 'junit.xml'}"]
     if wishes.quick:
         options += ["-m", "quick"]
+    if wishes.coverage:
+        options += ["--ignore=tests/vm/test_uninstall.py"]  # what measures would be left
     argv = [str(PYTHON), "-m", "pytest", "tests/vm", *options, *wishes.pytest]
     process = subprocess.Popen(
         [*child.WITH_PARENT, *argv],
