@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which lines of the daemon the tests on a machine run: coverage.py, in every process that systemd starts of it.
+"""Which lines of the daemon the tests on a machine run: coverage.py, in every process of its unit.
 
-A process writes what it ran when it ends in order. Of one that a test kills, or that a power cut ends, nothing is
-known, so the figures are lower bounds.
+A process writes what it ran when it ends in order. Of one that a test kills, or that a power cut ends,
+nothing is known, so the figures are lower bounds.
 """
 
 from __future__ import annotations
