@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -25,9 +26,9 @@ class ValueCalls(StoreAdapter):
     _meter: OperationMeter
 
     @property
+    @abstractmethod
     def _opened(self) -> tuple[Caller, Values]:
         """Raises StoreConnectionError before start() and after close()."""
-        raise NotImplementedError
 
     def _value(self, operation: str, work: Callable[[Values], T]) -> T:
         with self._meter.timed(operation):

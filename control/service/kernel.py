@@ -107,7 +107,7 @@ class KernelEngine(KernelNics):
     def finish(self) -> None:
         if not migrate.unfinished(self._pins):
             return
-        late = sorted(name for name, prog_id in self._ours().items() if prog_id != self.program_id())
+        late = sorted(name for name, program in self._ours().items() if program.id != self.program_id())
         if late:
             log.warning("%s: still policed by the former program", ", ".join(late))
             return

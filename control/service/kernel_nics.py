@@ -3,28 +3,29 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import cast
 
 from valkyrie.control.dataplane import attach
-from valkyrie.control.dataplane.attach import Wish
+from valkyrie.control.dataplane.attach import Program, Wish
 from valkyrie.control.dataplane.links import links
 from valkyrie.control.dataplane.maps import Dataplane
 from valkyrie.control.service.engine import Attached, Wire
 
 
-class KernelNics:
+class KernelNics(ABC):
     """The part of the engine that is about NICs; KernelEngine brings the tables and the program."""
 
     _pins: Path
 
     @property
-    def _plane(self) -> Dataplane:
-        raise NotImplementedError
+    @abstractmethod
+    def _plane(self) -> Dataplane: ...
 
-    def program_id(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def program_id(self) -> int: ...
 
     def attach(self, nic: str, *, slot: int, mode: str, replace: bool) -> Attached:
         found = attach.query(nic, self._pins)
@@ -66,11 +67,7 @@ class KernelNics:
         self._plane.forget_nic(found.ifindex)
 
     def attached(self) -> Mapping[str, str]:
-        return {
-            nic.name: nic.program.mode
-            for nic in attach.nics(self._pins)
-            if nic.program is not None and nic.program.ours
-        }
+        return {name: program.mode for name, program in self._ours().items()}
 
     def holders(self) -> Mapping[int, str]:
         slots = self._plane.nics()
@@ -79,10 +76,10 @@ class KernelNics:
             slots[link.ifindex]: link.name for link in links() if link.ifindex in slots and link.name in ours
         }
 
-    def _ours(self) -> Mapping[str, int]:
-        """NICs that carry our program, of this or a former build, with its id."""
+    def _ours(self) -> Mapping[str, Program]:
+        """NICs that carry our program, of this or a former build."""
         return {
-            nic.name: nic.program.id
+            nic.name: nic.program
             for nic in attach.nics(self._pins)
             if nic.program is not None and nic.program.ours
         }
@@ -91,7 +88,7 @@ class KernelNics:
         found = links()
         ours = {0: False, self.program_id(): True}
         if any(link.prog_id not in ours for link in found):
-            ours |= dict.fromkeys(self._ours().values(), True)
+            ours |= {program.id: True for program in self._ours().values()}
         return {
             link.name: Wire(link.running, ours.get(link.prog_id, False), attach.MODES.get(link.xdp, ""))
             for link in found

@@ -5,13 +5,11 @@
 Nothing is written unless every limit admitted what it must.
 """
 
-import io
-import re
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from rich._export_format import CONSOLE_SVG_FORMAT
+import terminal
 from rich.console import Console
 
 from valkyrie.control.lab import demo, view
@@ -44,19 +42,14 @@ def draw(console: Console) -> list[Row]:
 
 def main() -> int:
     """Exit status 1 if something deviates; then the picture stays as it was."""
-    console = Console(
-        record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor"
-    )
+    console = terminal.recorder(WIDTH)
     rows = draw(console)
     if not all(row.ok for row in rows):
         print(
             "error: a limit deviates; nothing was written\nhint: run it on an idle machine", file=sys.stderr
         )
         return 1
-    # The viewer's own fonts: a picture that fetches others shows none where that is forbidden.
-    style = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
-    style = style.replace("Fira Code, monospace", "monospace")
-    PICTURE.write_text(console.export_svg(title="sudo ./appliance demo", code_format=style))
+    terminal.write(console, "sudo ./appliance demo", PICTURE)
     return 0
 
 

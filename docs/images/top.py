@@ -4,7 +4,6 @@
 """
 
 import fcntl
-import io
 import os
 import pty
 import re
@@ -19,8 +18,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from rich._export_format import CONSOLE_SVG_FORMAT
-from rich.console import Console
+import terminal
 from rich.text import Text
 
 from valkyrie.control.lab import demo
@@ -75,17 +73,12 @@ def main() -> int:
         watcher.start()
         demo.run(lab, TRAFFIC, SENT_S, "All at once", lambda *_: None)
         watcher.join()
-    console = Console(
-        record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor"
-    )
+    console = terminal.recorder(WIDTH)
     console.print("$ valkyrie-ctl top", style="bold", highlight=False)
     console.print(
         Text.from_ansi([frame for frame in drawn if "TALKER" in frame][-2].replace("\r", "").strip("\n"))
     )
-    # The viewer's own fonts: a picture that fetches others shows none where that is forbidden.
-    style = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
-    style = style.replace("Fira Code, monospace", "monospace")
-    PICTURE.write_text(console.export_svg(title="valkyrie-ctl top", code_format=style))
+    terminal.write(console, "valkyrie-ctl top", PICTURE)
     return 0
 
 
