@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from math import ceil, isfinite
 
 from valkyrie.adapters.limit import MAX_TOKENS, Limit, LimitBook
@@ -74,15 +74,17 @@ def cost_for(limit: Limit, key: str) -> Cost:
     """The figures in force for a key that `bucket_of` took: an override's, else the limit's."""
     if limit.overrides is None:
         return limit.cost
+    address = end_of(key, destination=limit.overrides.destination)
+    return (limit.overrides.find(address) if address else None) or limit.cost
+
+
+def end_of(key: str, *, destination: bool) -> IPv4Address | IPv6Address | None:
+    """The address of one end of a key, as it is written; None: that end is a hash, or there is none."""
     ends = key.split(maxsplit=1)[0].split(">")
-    text = ends[-1 if limit.overrides.destination else 0].split("/", maxsplit=1)[0]
     try:
-        address = ip_address(text)
-    except ValueError:  # an end that is a hash, or none
-        return limit.cost
-    if isinstance(address, IPv6Address):
-        address = address.ipv4_mapped or address.sixtofour or address
-    return limit.overrides.find(str(address)) or limit.cost
+        return ip_address(ends[-1 if destination else 0].split("/", maxsplit=1)[0])
+    except ValueError:
+        return None
 
 
 async def asks(book: LimitBook, requests: Sequence[Request]) -> list[Ask]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from valkyrie.control.cost import Cost
 
@@ -26,11 +26,21 @@ class Overrides:
             ] = cost
         self._by_length = sorted(by_length.items())
 
-    def find(self, address: str) -> Cost | None:
-        """The figures for an address, None if no prefix holds it."""
-        found = ip_address(address)
-        number = int(found)
+    def find(self, address: IPv4Address | IPv6Address) -> Cost | None:
+        """The figures for an address, None if no prefix holds it.
+
+        A v4-mapped address is how sockets write an IPv4 client. For 6to4, IPv6 prefixes around all of it come
+        after those of the IPv4 address inside.
+        """
+        if isinstance(address, IPv4Address):
+            return self._longest(address)
+        inside = address.ipv4_mapped or address.sixtofour
+        found = self._longest(inside) if inside else None
+        return self._longest(address) if found is None and not address.ipv4_mapped else found
+
+    def _longest(self, address: IPv4Address | IPv6Address) -> Cost | None:
+        number = int(address)
         for (version, host_bits), costs in self._by_length:
-            if version == found.version and (cost := costs.get(number >> host_bits)) is not None:
+            if version == address.version and (cost := costs.get(number >> host_bits)) is not None:
                 return cost
         return None

@@ -14,7 +14,7 @@
 #ifndef VALKYRIE_ABI_H
 #define VALKYRIE_ABI_H
 
-#define ABI_VERSION 3
+#define ABI_VERSION 4
 
 /* Sizes a build may choose; the loader passes them with -D. */
 #ifndef BUCKET_SETS
@@ -111,6 +111,14 @@ struct bitmap {
   u64 word[BITMAP_WORDS]; /* bit i: the limit at position i */
 };
 
+/* What IPv4 is found inside of: nothing, ::ffff:0:0/96, 2002::/16. Wider prefixes hold it too. */
+enum embedding { EMBEDDING_NONE, EMBEDDING_MAPPED, EMBEDDING_SIX_TO_FOUR };
+#define EMBEDDINGS 2
+
+/* A leaf of IPv4 overrides that holds for embedded addresses alone: the plan of v4-mapped ones, and
+ * after it that of 6to4. A plan of zeros is none. */
+#define PLAN_EMBEDDED 0x20000000u
+
 /* What a token costs and how deep the bucket is. */
 struct plan {
   u64 mult;  /* cost of n tokens = ceil(n * mult / 2^shift), in time units */
@@ -173,6 +181,8 @@ struct ruleset {
   u32 positions;       /* in use: after `limits`, those for calls alone (key `id`) */
   u64 serial;          /* of the ruleset, rises with every change */
   u32 observers;       /* how many of `limits`, the last of them, only observe (observe.h) */
+  u16 src_embedded_class[EMBEDDINGS]; /* what IPv6 prefixes say of embedded IPv4 */
+  u16 dst_embedded_class[EMBEDDINGS];
   u32 reserved;
 };
 
@@ -421,6 +431,7 @@ struct call {
 };
 
 #define CALL_FINGERPRINT 1 /* dst[0] is the bucket's fingerprint, in host order */
+#define CALL_6TO4 2        /* the address that overrides go by was found inside of 6to4 */
 
 /* Addresses as in struct event; an opaque key is the source. What the limit's key leaves out is not
  * read. */

@@ -38,6 +38,7 @@ static __always_inline void read_entry(struct call_scratch *s, const struct call
   p->sport = e->sport;
   p->dport = e->dport;
   p->protocol = e->protocol;
+  p->src_embedded = p->dst_embedded = e->flags & CALL_6TO4 ? EMBEDDING_SIX_TO_FOUR : EMBEDDING_NONE;
   key_of(&s->key, &s->limit, p, secret);
   if (!(e->flags & CALL_FINGERPRINT))
     return;

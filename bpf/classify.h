@@ -7,9 +7,13 @@
 #ifndef VALKYRIE_CLASSIFY_H
 #define VALKYRIE_CLASSIFY_H
 
-static __always_inline void keep_class(struct bitmap *match, u32 class, u32 generation) {
+static __always_inline const struct bitmap *class_at(u32 class, u32 generation) {
   u32 index = generation * MAX_CLASSES + (class & (MAX_CLASSES - 1));
-  struct bitmap *b = classes.lookup(&index);
+  return classes.lookup(&index);
+}
+
+static __always_inline void keep_class(struct bitmap *match, u32 class, u32 generation) {
+  const struct bitmap *b = class_at(class, generation);
   if (!b)
     return;
   match->word[0] &= b->word[0];
@@ -25,9 +29,27 @@ static __always_inline void keep_field(struct bitmap *match, u32 field, u32 gene
     keep_class(match, b->class_of[field % FIELD_BLOCK], generation);
 }
 
-static __always_inline void keep_address(struct bitmap *match, const struct address *a, u32 root4,
-                                         u32 root6, u32 generation) {
-  keep_class(match, tree_find(is_ipv4(a) ? root4 : root6, a, generation), generation);
+/* What either class keeps. */
+static __always_inline void keep_either(struct bitmap *match, u32 class, u32 other,
+                                        u32 generation) {
+  const struct bitmap *b = class_at(class, generation), *o = class_at(other, generation);
+  if (!b || !o)
+    return;
+  match->word[0] &= b->word[0] | o->word[0];
+  match->word[1] &= b->word[1] | o->word[1];
+  match->word[2] &= b->word[2] | o->word[2];
+  match->word[3] &= b->word[3] | o->word[3];
+}
+
+/* IPv4 inside of IPv6 is kept by prefixes of either. */
+static __always_inline void keep_address(struct bitmap *match, const struct address *a,
+                                         u8 embedding, const u16 embedded_class[EMBEDDINGS],
+                                         u32 root4, u32 root6, u32 generation) {
+  u32 class = tree_find(is_ipv4(a) ? root4 : root6, a, generation);
+  if (embedding == EMBEDDING_NONE)
+    keep_class(match, class, generation);
+  else
+    keep_either(match, class, embedded_class[embedding == EMBEDDING_SIX_TO_FOUR], generation);
 }
 
 static __always_inline u32 nic_slot(u32 ifindex) {
@@ -72,9 +94,11 @@ static __always_inline void keep_often(struct bitmap *m, const struct packet *p,
   if (USES(r, DIM_DPORT))
     keep_field(m, FIELD_DPORT + p->dport, p->generation);
   if (USES(r, DIM_SRC))
-    keep_address(m, &p->src, r->src4_root, r->src6_root, p->generation);
+    keep_address(m, &p->src, p->src_embedded, r->src_embedded_class, r->src4_root, r->src6_root,
+                 p->generation);
   if (USES(r, DIM_DST))
-    keep_address(m, &p->dst, r->dst4_root, r->dst6_root, p->generation);
+    keep_address(m, &p->dst, p->dst_embedded, r->dst_embedded_class, r->dst4_root, r->dst6_root,
+                 p->generation);
 }
 
 static __always_inline u64 first_bits(u32 n) {

@@ -2,7 +2,7 @@
 /*
  * What comes before limits: control traffic, protected and exempt sources,
  * bans. An exemption of an IPv4 prefix does not extend to IPv6 addresses that
- * embed one of its addresses; a ban does.
+ * embed one of its addresses; a ban does, and so does one of IPv6 around them.
  */
 #ifndef VALKYRIE_GUARD_H
 #define VALKYRIE_GUARD_H
@@ -34,9 +34,8 @@ static __always_inline u32 guard(const struct packet *p, const struct ruleset *r
   u32 found = guarded(p, is_ipv4(&p->src) ? r->guard4_root : r->guard6_root, &p->src);
   if (found != UNDECIDED || !p->src_embedded)
     return found;
-  /* A ban may hold all of 6to4, as that of ::/0 does. */
-  struct address all = {.high = SIX_TO_FOUR << 48};
-  return guarded(p, r->guard6_root, &all);
+  struct address around = embedded_in(p->src_embedded);
+  return guarded(p, r->guard6_root, &around);
 }
 
 static __always_inline int banned_by_limit(const struct packet *p, struct key *k,

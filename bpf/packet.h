@@ -35,16 +35,27 @@ struct packet {
   u8 fragment;
   u8 dscp;
   u8 version;      /* 0: IPv4, 1: IPv6 */
-  u8 src_embedded; /* an IPv4 address found inside an IPv6 one */
-  u8 addressed;    /* src and dst are known */
-  u8 control;      /* neighbour discovery or DHCP */
-  u8 test;         /* a test run of ours */
+  u8 src_embedded; /* enum embedding */
+  u8 dst_embedded;
+  u8 addressed; /* src and dst are known */
+  u8 control;   /* neighbour discovery or DHCP */
+  u8 test;      /* a test run of ours */
   u8 explain;
   u8 capturing; /* somebody captures packets */
 };
 
 static __always_inline int is_ipv4(const struct address *a) {
   return a->high == 0 && (a->low >> 32) == V4_MAPPED;
+}
+
+/* The first address of the IPv6 prefix that an embedded IPv4 address was found in. */
+static __always_inline struct address embedded_in(u8 embedding) {
+  struct address a = {};
+  if (embedding == EMBEDDING_SIX_TO_FOUR)
+    a.high = SIX_TO_FOUR << 48;
+  else
+    a.low = V4_MAPPED << 32;
+  return a;
 }
 
 static __always_inline u32 port_of(u32 index) {

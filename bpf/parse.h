@@ -104,13 +104,13 @@ static __always_inline int parse_ipv4(struct cursor *c, struct packet *p) {
 }
 
 /* The IPv4 address inside a v4-mapped or 6to4 one takes its place. */
-static __always_inline u8 unembed(struct address *a) {
+static __always_inline enum embedding unembed(struct address *a) {
   if (a->high >> 48 == SIX_TO_FOUR) {
     a->low = V4_MAPPED << 32 | (u32)(a->high >> 16);
     a->high = 0;
-    return 1;
+    return EMBEDDING_SIX_TO_FOUR;
   }
-  return is_ipv4(a);
+  return is_ipv4(a) ? EMBEDDING_MAPPED : EMBEDDING_NONE;
 }
 
 static __always_inline void read_address(struct address *a, const struct in6_addr *from) {
@@ -182,7 +182,7 @@ static __always_inline int parse_ipv6(struct cursor *c, struct packet *p, u32 *e
   read_address(&p->src, &ip->saddr);
   read_address(&p->dst, &ip->daddr);
   p->src_embedded = unembed(&p->src);
-  unembed(&p->dst);
+  p->dst_embedded = unembed(&p->dst);
   p->addressed = 1;
   c->rest = payload;
   c->at += sizeof(*ip);

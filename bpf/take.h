@@ -17,18 +17,23 @@ static __always_inline u64 cost_of(const struct plan *plan, u64 tokens) {
   return (tokens * plan->mult + ((1ULL << shift) - 1)) >> shift;
 }
 
-/* The plan in force for this packet: the limit's, or an override's. */
+/* The plan in force for this packet: the limit's, or an override's. IPv4 inside of IPv6 has an
+ * override of its IPv4 address, else of IPv6 around it: that prefix is always the shorter. */
 static __always_inline const struct plan *plan_of(const struct limit *l, const struct packet *p) {
   const struct address *a = l->override_dst ? &p->dst : &p->src;
   u32 root = is_ipv4(a) ? l->override_root : l->override6_root;
   if (root == REF_LEAF)
     return &l->plan;
   u32 leaf = tree_find(root, a, p->generation);
+  if (leaf & PLAN_EMBEDDED) {
+    u8 embedding = l->override_dst ? p->dst_embedded : p->src_embedded;
+    leaf = embedding == EMBEDDING_NONE ? 0 : leaf + (embedding == EMBEDDING_SIX_TO_FOUR);
+  }
   if (!leaf)
     return &l->plan;
   u32 index = p->generation * MAX_PLANS + (leaf & (MAX_PLANS - 1));
   const struct plan *plan = plans.lookup(&index);
-  return plan ?: &l->plan;
+  return plan && plan->mult ? plan : &l->plan;
 }
 
 static __always_inline enum taking take(struct charge *charge, const struct key *k,

@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from valkyrie.control.enums import Action, Dimension, Fragment, Guard, KeyField, Measure, Reason
+from valkyrie.control.enums import Action, Dimension, Embedding, Fragment, Guard, KeyField, Measure, Reason
 
-__all__ = ["Action", "Dimension", "Fragment", "Guard", "KeyField", "Measure", "Reason"]
+__all__ = ["Action", "Dimension", "Embedding", "Fragment", "Guard", "KeyField", "Measure", "Reason"]
 
-ABI_VERSION: Final = 3
+ABI_VERSION: Final = 4
 
 # Defaults of what a build may choose.
 BUCKET_SETS: Final = 131072
@@ -41,6 +41,9 @@ REF_MASK: Final = 0x3FFFFFFF
 NODE_KEYS: Final = 7
 NODE_CHILDREN: Final = 8
 TREE_DEPTH: Final = 16
+
+EMBEDDINGS: Final = 2
+PLAN_EMBEDDED: Final = 0x20000000
 
 FIELD_PROTOCOL: Final = 0
 FIELD_FRAGMENT: Final = 256
@@ -92,6 +95,7 @@ CALL_STALE: Final = 2
 CALL_RETIRED: Final = 3
 CALL_WRONG: Final = 4
 CALL_FINGERPRINT: Final = 1
+CALL_6TO4: Final = 2
 CALL_TAKEN: Final = 1
 CALL_REFUSED: Final = 2
 CALL_CONTENDED: Final = 3
@@ -155,6 +159,8 @@ RULESET: Final = _struct(
     ("positions", "u4"),
     ("serial", "u8"),
     ("observers", "u4"),
+    ("src_embedded_class", "u2", EMBEDDINGS),
+    ("dst_embedded_class", "u2", EMBEDDINGS),
     ("reserved", "u4"),
 )
 CONTROL: Final = _struct(

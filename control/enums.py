@@ -12,6 +12,14 @@ class Fragment(IntEnum):
     LATER = 2
 
 
+class Embedding(IntEnum):
+    """What IPv4 is found inside of: nothing, ::ffff:0:0/96, 2002::/16."""
+
+    NONE = 0
+    MAPPED = 1
+    SIX_TO_FOUR = 2
+
+
 class Dimension(IntEnum):
     """A property of a packet that limits constrain; the value is its bit in ruleset.dimensions."""
 

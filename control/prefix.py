@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from valkyrie.control.errors import InvalidInput
@@ -64,16 +63,6 @@ def embedded(prefix: Prefix) -> Prefix | None:
     if length >= 16 and packed.startswith(_SIX_TO_FOUR):
         return Prefix(4, packed[2:6], min(length - 16, 32))
     return None
-
-
-def around_6to4(prefixes: Sequence[Prefix]) -> bool:
-    """Whether these, sorted, are IPv6 alone and hold all of 6to4, whose packets count as IPv4."""
-    if not prefixes or prefixes[0].version == 4:
-        return False
-    return any(
-        prefix.length < 16 and (int.from_bytes(prefix.packed[:2], "big") ^ 0x2002) >> 16 - prefix.length == 0
-        for prefix in prefixes
-    )
 
 
 def canonical_prefix(text: str) -> str:

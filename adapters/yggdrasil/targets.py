@@ -10,12 +10,13 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from ipaddress import IPv6Address
 from socket import AF_INET, AF_INET6, inet_pton
 
 import numpy as np
 from numpy.typing import NDArray
 
-from valkyrie.adapters.asked import encoded
+from valkyrie.adapters.asked import encoded, end_of
 from valkyrie.adapters.limit import Limit
 from valkyrie.control import abi
 from valkyrie.control.cost import Cost
@@ -84,7 +85,15 @@ def _prefix(target: Target, key: str) -> bytes:
     if address is not None:
         ends = (address, NONE) if limit.key.src4 is not None else (NONE, address)
         return b"".join(ends) + bytes(8)
-    return entry_of(record_of(key, limit.key), limit.key, 0)[:-8]
+    return entry_of(record_of(key, limit.key), limit.key, 0, _flags(key, limit.key))[:-8]
+
+
+def _flags(key: str, spec: KeySpec) -> int:
+    """What overrides of IPv6 prefixes around 6to4 need to know: the program sees the IPv4 address inside."""
+    if spec.src4 is None and spec.dst4 is None:
+        return 0
+    end = end_of(key, destination=spec.src4 is None)
+    return abi.CALL_6TO4 if isinstance(end, IPv6Address) and end.sixtofour else 0
 
 
 def _address(key: str, spec: KeySpec) -> bytes | None:

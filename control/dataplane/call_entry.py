@@ -20,25 +20,26 @@ HALF = bytes(8)
 NONE = bytes(16)
 
 
-def entry_of(record: Record, spec: KeySpec, amount: int) -> bytes:
+def entry_of(record: Record, spec: KeySpec, amount: int, flags: int = 0) -> bytes:
     """The entry for a bucket of a limit with this key: `amount` tokens, or time units to restore."""
     addr = record.addr
     if spec.id or not paired(spec):
         if spec.dst4 is not None:
-            return ENTRY.pack(NONE, addr, 0, record.dport, 0, 0, 0, amount)
-        return ENTRY.pack(addr, NONE, 0, record.dport, 0, 0, 0, amount)
+            return ENTRY.pack(NONE, addr, 0, record.dport, 0, flags, 0, amount)
+        return ENTRY.pack(addr, NONE, 0, record.dport, 0, flags, 0, amount)
     if record.pair6:
-        return _pair6(record, spec, amount)
+        return _pair6(record, spec, amount, flags)
     src = MAPPED + addr[:4] if spec.src4 is not None else NONE
     dst = MAPPED + addr[4:8] if spec.dst4 is not None else NONE
-    return ENTRY.pack(src, dst, int.from_bytes(addr[8:10], "big"), record.dport, addr[10], 0, 0, amount)
+    sport = int.from_bytes(addr[8:10], "big")
+    return ENTRY.pack(src, dst, sport, record.dport, addr[10], flags, 0, amount)
 
 
-def _pair6(record: Record, spec: KeySpec, amount: int) -> bytes:
+def _pair6(record: Record, spec: KeySpec, amount: int, flags: int) -> bytes:
     left, right = record.addr[:8], record.addr[8:]
     wide = spec.sport or spec.proto or max(spec.src6 or 0, spec.dst6 or 0) > 64
     if wide or left == HALF:
         fingerprint = struct.pack("=Q", int.from_bytes(right, "big"))
-        flags = abi.CALL_FINGERPRINT
+        flags |= abi.CALL_FINGERPRINT
         return ENTRY.pack(left + HALF, fingerprint + HALF, 0, record.dport, 0, flags, 0, amount)
-    return ENTRY.pack(left + HALF, right + HALF, 0, record.dport, 0, 0, 0, amount)
+    return ENTRY.pack(left + HALF, right + HALF, 0, record.dport, 0, flags, 0, amount)

@@ -10,7 +10,7 @@ import numpy as np
 
 from valkyrie.control.ruleset.bitmaps import Rows, bitmap_of, distinct, single_bits
 from valkyrie.control.ruleset.intervals import Nest, Prefixes, join_all, nest
-from valkyrie.control.ruleset.tree import Tree, build, leaf_tree
+from valkyrie.control.ruleset.tree import Tree, build, embedded_leaves, leaf_tree
 
 VERSIONS = (4, 6)
 
@@ -21,6 +21,11 @@ class Addresses:
 
     trees: tuple[Tree, Tree]
     classes: Rows
+
+    @property
+    def embedded(self) -> tuple[int, int]:
+        """The classes of v4-mapped and of 6to4 addresses, beside that of the IPv4 address inside."""
+        return embedded_leaves(self.trees[1])
 
 
 class Nests:

@@ -127,7 +127,7 @@ def compile_ruleset(
     guard_rows = partial(guard_table, parts.guards.rows, mono_now_ns=mono_now_ns, wall_now_ns=wall_now_ns)
     cache.forget({limit.name for limit in limits})
     return CompiledRuleset(
-        header=_header(limits, len(watching), parts, roots, settings, serial),
+        header=_header(limits, len(watching), parts, class_begin, roots, settings, serial),
         limits=table,
         plans=plans,
         nodes=nodes,
@@ -210,6 +210,7 @@ def _header(
     limits: Sequence[Limit],
     observers: int,
     parts: Parts,
+    class_begin: Mapping[Dimension, int],
     roots: Mapping[str, tuple[int, int]],
     settings: RulesetSettings,
     serial: int,
@@ -221,6 +222,9 @@ def _header(
     header["dimensions"] = sum(1 << dimension for dimension in [*parts.addresses, *parts.small])
     for prefix, name in (("src", "/SRC"), ("dst", "/DST"), ("guard", "/guards")):
         header[f"{prefix}4_root"], header[f"{prefix}6_root"] = roots.get(name, (NO_TREE, NO_TREE))
+    for dimension, part in parts.addresses.items():
+        classes = [class_begin[dimension] + own for own in part.embedded]
+        header[f"{dimension.name.lower()}_embedded_class"] = classes
     header["malformed_drop"] = settings.malformed_drop
     header["table_full_open"] = settings.table_full_open
     header["kernel_bans"] = any(limit.action == "ban" for limit in limits)

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from valkyrie.control import abi
 from valkyrie.control.enums import Dimension, Fragment
 from valkyrie.control.match import Match
-from valkyrie.control.prefix import around_6to4
 from valkyrie.control.words import ICMP, ICMP6, WITH_PORTS, Ranges, merge
 
 # A dimension that is not in the mapping is not constrained; empty ranges allow nothing.
@@ -36,10 +35,8 @@ def _layer3(match: Match, nic_slots: Mapping[str, int]) -> dict[Dimension, Range
         found[Dimension.FRAGMENT] = _FRAGMENTS[match.fragments]
     if match.dscp:
         found[Dimension.DSCP] = match.dscp
-    if match.ip == 4:
-        found[Dimension.VERSION] = ((0, 0),)
-    elif match.ip == 6 or around_6to4(match.src) or around_6to4(match.dst):
-        found[Dimension.VERSION] = ((1, 1),)
+    if match.ip is not None:
+        found[Dimension.VERSION] = ((0, 0),) if match.ip == 4 else ((1, 1),)
     if match.vlan or match.untagged:
         # A tag of id 0 tells a priority: the frame is of no VLAN.
         untagged = ((0, 0), (abi.NO_VLAN, abi.NO_VLAN)) if match.untagged else ()

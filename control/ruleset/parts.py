@@ -13,7 +13,7 @@ from functools import partial
 from valkyrie.control.abi import Dimension
 from valkyrie.control.errors import InvalidInput
 from valkyrie.control.limits import Desired, Limit, Override
-from valkyrie.control.prefix import Prefix, around_6to4
+from valkyrie.control.prefix import Prefix
 from valkyrie.control.ruleset.addresses import Addresses, addresses
 from valkyrie.control.ruleset.cache import CompileCache, Same
 from valkyrie.control.ruleset.constraints import constraints_of
@@ -21,8 +21,6 @@ from valkyrie.control.ruleset.fields import PLACE, Field, field
 from valkyrie.control.ruleset.guards import Guards, guards
 from valkyrie.control.ruleset.intervals import Prefixes, pack
 from valkyrie.control.ruleset.plans import Overrides, overrides
-
-ALL_IPV4 = Prefix(4, bytes(4), 0)
 
 
 @dataclass(frozen=True)
@@ -64,9 +62,7 @@ def _address_dimensions(limits: Sequence[Limit], cache: CompileCache) -> dict[Di
 
 
 def _pack_both(prefixes: Sequence[Prefix]) -> tuple[Prefixes, Prefixes]:
-    # IPv4 that stands inside of IPv6 is looked up as IPv4; all other IPv4 is kept out by the version.
-    four = (ALL_IPV4,) if around_6to4(prefixes) else prefixes
-    return pack(four, 4), pack(prefixes, 6)
+    return pack(prefixes, 4), pack(prefixes, 6)
 
 
 def _small_dimensions(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from valkyrie.control import abi
 from valkyrie.control.abi import PLAN
 from valkyrie.control.cost import Cost, lease_of
 from valkyrie.control.enums import Measure
@@ -16,14 +17,17 @@ from valkyrie.control.errors import InvalidInput
 from valkyrie.control.key import KeySpec
 from valkyrie.control.limits import MEASURES, Limit, Override
 from valkyrie.control.ruleset.intervals import Prefixes, nest, pack_texts
-from valkyrie.control.ruleset.tree import Tree, build, leaf_tree
+from valkyrie.control.ruleset.tree import Tree, build, embedded_leaves, leaf_tree
 
 PlanRow = tuple[int, int, int, int, int]  # the fields of abi.PLAN
 
 
 @dataclass(frozen=True)
 class Overrides:
-    """Of one limit: trees over IPv4 and IPv6 whose leaves are 0 (none) or 1 + an index of `plans`."""
+    """Of one limit: trees over IPv4 and IPv6 whose leaves are 0 (none) or 1 + an index of `plans`.
+
+    IPv4 leaves may be marked PLAN_EMBEDDED (bpf/abi.h); then two plans follow, and one of zeros is none.
+    """
 
     trees: tuple[Tree, Tree]
     plans: NDArray[np.void]
@@ -55,21 +59,26 @@ def overrides(limit: Limit, entries: Sequence[Override], cpus: int) -> Overrides
             number_of[price] = rows.setdefault(row, len(rows) + 1)
     numbers = np.array([number_of[entry.rate, entry.burst] for entry in entries], np.int64)
     lengths = (key.src4, key.src6) if overrides_by_source(key) else (key.dst4, key.dst6)
-    trees = []
-    for length, (prefixes, places) in zip(
-        lengths, pack_texts([entry.prefix for entry in entries]), strict=True
-    ):
+    packed = pack_texts([entry.prefix for entry in entries])
+    for length, (prefixes, places) in zip(lengths, packed, strict=True):
         for narrow in np.flatnonzero(prefixes.length > (length or 0)):
             raise _too_narrow(limit, entries[int(places[narrow])], length)
-        trees.append(_tree(prefixes, numbers[places]))
-    return Overrides((trees[0], trees[1]), np.array(list(rows), PLAN))
+    (four, four_places), (six, six_places) = packed
+    plans = np.array(list(rows), PLAN)
+    six_tree = _tree(six, numbers[six_places], 0)
+    around = embedded_leaves(six_tree)
+    none = abi.PLAN_EMBEDDED | len(plans) + 1 if any(around) else 0
+    four_tree = _tree(four, numbers[four_places], none)
+    if none:
+        plans = np.concatenate([plans, np.concatenate([np.zeros(1, PLAN), plans])[list(around)]])
+    return Overrides((four_tree, six_tree), plans)
 
 
-def _tree(prefixes: Prefixes, numbers: NDArray[np.int64]) -> Tree:
+def _tree(prefixes: Prefixes, numbers: NDArray[np.int64], none: int) -> Tree:
     if not len(prefixes):
-        return leaf_tree(0)
+        return leaf_tree(none)
     n = nest(prefixes)
-    values = np.zeros(n.count + 1, np.int64)  # the last is "none", which an innermost of -1 picks
+    values = np.full(n.count + 1, none, np.int64)  # the last is what an innermost of -1 picks
     values[n.which] = numbers
     return build(n.high, n.low, values[n.innermost])
 

@@ -21,6 +21,8 @@ from valkyrie.control.ruleset.intervals import ALL, Words
 Refs = NDArray[np.uint32]
 Nodes = NDArray[np.void]  # of abi.NODE
 LEAF = np.uint32(REF_LEAF)
+EMBEDDED_IN = ((0, 0xFFFF << 32), (0x2002 << 48, 0))
+"""The high and low words of ::ffff:0:0 and 2002::, in the order of Embedding."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,12 @@ def lookup(nodes: Nodes, root: int, high: int, low: int) -> int:
     if not ref & REF_LEAF:
         raise ValueError(f"a tree deeper than {TREE_DEPTH} nodes")
     return ref & ~REF_LEAF
+
+
+def embedded_leaves(six: Tree) -> tuple[int, int]:
+    """What an IPv6 tree says of v4-mapped and of 6to4 addresses: of all alike, as no prefix lies inside."""
+    mapped, six_to_four = (lookup(six.nodes, six.root, high, low) for high, low in EMBEDDED_IN)
+    return mapped, six_to_four
 
 
 def _open_high_words(high: Words, low: Words, refs: Refs) -> tuple[Words, Words, Refs]:

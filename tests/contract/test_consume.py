@@ -189,6 +189,16 @@ async def test_an_override_gives_its_prefix_other_figures(store: StoreAdapter) -
     assert [answer.remaining for answer in many] == [8, 4]
 
 
+async def test_6to4_has_the_figures_of_its_ipv4_address_or_else_of_the_ipv6_prefix_around(
+    store: StoreAdapter,
+) -> None:
+    assert (await store.try_consume("2002:cb00:7109::1", limit="web")).remaining == 8  # 203.0.113.9
+    assert (await store.try_consume("2002:cb00:7209::1", limit="web")).remaining == 6  # 203.0.114.9
+    assert (await store.try_consume("203.0.114.9", limit="web")).remaining == 3
+    assert (await store.try_consume("::ffff:203.0.114.10", limit="web")).remaining == 4
+    assert (await store.try_consume("2001:db8::1", limit="web")).remaining == 4
+
+
 async def test_bytes_are_tokens_of_a_limit_in_bytes(store: StoreAdapter) -> None:
     answer = await store.try_consume("global", 1500, limit="volume")
     assert answer.remaining == 2500

@@ -40,7 +40,10 @@ LIMITS: list[dict[str, Any]] = [
         "rate": "5/h",
         "burst": "5",
         "uid": 1,
-        "overrides": [{"prefix": "203.0.113.0/24", "rate": "9/h", "burst": "9"}],
+        "overrides": [
+            {"prefix": "203.0.113.0/24", "rate": "9/h", "burst": "9"},
+            {"prefix": "2002::/15", "rate": "7/h", "burst": "7"},
+        ],
     },
     {"name": "logins", "key": "id", "rate": "4/h", "burst": "4", "uid": 2},
     {"name": "volume", "key": "global", "rate": "8kbit/h", "burst": "4000B", "uid": 3},

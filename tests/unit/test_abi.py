@@ -20,6 +20,7 @@ MEMBER = re.compile(r"^\s*(?:struct )?\w+ (\w+)(?:\[\w+\])?;", re.MULTILINE)
 ENUM = re.compile(r"enum (\w+) \{(.*?)\};", re.DOTALL)
 CONSTANT = re.compile(r"^#define ([A-Z0-9_]+) +\S", re.MULTILINE)
 ENUMS: dict[str, tuple[type[IntEnum] | type[IntFlag], str]] = {
+    "embedding": (abi.Embedding, "EMBEDDING_"),
     "fragment": (abi.Fragment, "FRAGMENT_"),
     "dimension": (abi.Dimension, "DIM_"),
     "action": (abi.Action, "ACTION_"),

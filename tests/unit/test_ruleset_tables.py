@@ -113,6 +113,33 @@ def test_the_longest_override_holds_for_either_ip_version() -> None:
     assert [int(row["override_dst"]) for row in ruleset.limits] == [1, 0]
 
 
+def test_ipv4_without_an_override_of_its_own_is_marked_where_ipv6_around_embedded_addresses_has_one() -> None:
+    limits = [Limit(name="web", key="src6/128", rate="1/s"), Limit(name="plain", key="src", rate="1/s")]
+    entries = [
+        Override(limit="web", prefix="10.0.0.0/8", rate="10/s"),
+        Override(limit="web", prefix="2000::/3", rate="100/s"),
+        Override(limit="plain", prefix="2001:db8::/32", rate="100/s"),
+    ]
+    ruleset = compiled(Desired.of(limits, entries))
+    plain, web = ruleset.limits
+    assert int(plain["override_root"]) == abi.REF_LEAF
+    assert find(ruleset, int(web["override_root"]), 0, "10.1.1.1") == 2
+    marked = find(ruleset, int(web["override_root"]), 0, "9.9.9.9")
+    assert marked & abi.PLAN_EMBEDDED
+    mapped, six_to_four = ruleset.plans[marked - abi.PLAN_EMBEDDED :][:2]
+    assert not any(mapped.tolist())
+    assert six_to_four == ruleset.plans[find(ruleset, 0, int(web["override6_root"]), "2001:db8::1")]
+
+
+def test_classes_of_embedded_addresses_are_those_of_the_ipv6_prefixes_around_them() -> None:
+    matches = ("src 10.0.0.0/8,2000::/3", "src ::/16", "dst ::/0", "src 2001:db8::/32", "")
+    limits = [Limit(name=f"l{i}", match=match, rate="1/s") for i, match in enumerate(matches)]
+    ruleset = compiled(Desired.of(limits))
+    rows = ruleset.classes["word"][:, 0]
+    assert [int(rows[at]) for at in ruleset.header["src_embedded_class"]] == [0b10110, 0b10101]
+    assert [int(rows[at]) for at in ruleset.header["dst_embedded_class"]] == [0b11111, 0b11111]
+
+
 @pytest.mark.parametrize(
     ("fields", "override", "says"),
     [

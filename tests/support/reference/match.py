@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 
@@ -12,30 +13,28 @@ from valkyrie.control.abi import Fragment
 
 Prefix = IPv4Network | IPv6Network
 Range = tuple[int, int]
-SIX_TO_FOUR = IPv6Network("2002::/16")
 WITH_PORTS = frozenset({TCP, UDP, SCTP})
 
 
 def covers(prefix: Prefix, address: Address) -> bool:
-    """Whether the address lies in the prefix; an IPv6 prefix never covers an IPv4 address."""
-    if (prefix.version == 4) != address.is_ipv4:
-        return False
-    width = 32 if prefix.version == 4 else 128
-    value = address.value & ((1 << width) - 1)
-    return (value ^ int(prefix.network_address)) >> (width - prefix.prefixlen) == 0
+    """Whether the address lies in the prefix, either as it is written or as the IPv4 inside."""
+    if prefix.version == 4:
+        value = address.value & 0xFFFFFFFF if address.is_ipv4 else None
+    else:
+        value = address.written if address.is_ipv4 else address.value
+    return (
+        value is not None
+        and (value ^ int(prefix.network_address)) >> (prefix.max_prefixlen - prefix.prefixlen) == 0
+    )
 
 
-def holds_6to4(prefix: Prefix) -> bool:
-    """Whether it holds all of 6to4: then also IPv4 that stands inside of IPv6, though not IPv4 itself."""
-    return prefix.version == 6 and SIX_TO_FOUR.subnet_of(prefix)
+def longest(prefixes: Iterable[Prefix]) -> Prefix:
+    """Of prefixes that cover one address: those of IPv4 are longer than those of IPv6 around it."""
+    return max(prefixes, key=lambda prefix: (prefix.version == 4, prefix.prefixlen))
 
 
 def _among(prefixes: tuple[Prefix, ...], address: Address) -> bool:
-    """In a list with IPv4 prefixes, these alone stand for the embedded ones."""
-    if any(covers(prefix, address) for prefix in prefixes):
-        return True
-    six = all(prefix.version == 6 for prefix in prefixes)
-    return address.embedded and six and any(holds_6to4(prefix) for prefix in prefixes)
+    return any(covers(prefix, address) for prefix in prefixes)
 
 
 def _inside(ranges: tuple[Range, ...], value: int | None) -> bool:

@@ -13,10 +13,14 @@ V4_PREFIX = 0xFFFF << 32
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """128 bits, canonical: IPv4 as ::ffff:a.b.c.d. `embedded`: IPv4 that stood inside an IPv6 address."""
+    """128 bits, canonical: IPv4 as ::ffff:a.b.c.d. `written`: the IPv6 address that IPv4 stood inside of."""
 
     value: int
-    embedded: bool = False
+    written: int | None = None
+
+    @property
+    def embedded(self) -> bool:
+        return self.written is not None
 
     @property
     def is_ipv4(self) -> bool:
@@ -37,9 +41,9 @@ def ipv6_address(raw: bytes) -> Address:
     """Sixteen bytes of the wire; v4-mapped and 6to4 addresses become the IPv4 address they embed."""
     value = int.from_bytes(raw, "big")
     if value >> 112 == 0x2002:
-        return Address(V4_PREFIX | (value >> 80 & 0xFFFFFFFF), embedded=True)
+        return Address(V4_PREFIX | (value >> 80 & 0xFFFFFFFF), written=value)
     if value >> 32 == 0xFFFF:
-        return Address(value, embedded=True)
+        return Address(value, written=value)
     return Address(value)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from support.reference.bucket import Charge, Plan, Table, time_units
 from support.reference.key import Key, ban_fingerprint
-from support.reference.match import Match, Prefix, covers, holds_6to4
+from support.reference.match import Match, Prefix, covers, longest
 from support.reference.packet import Address, Packet
 from support.reference.parser import parse
 from valkyrie.control.abi import NO_SLOT, Action, Measure, Reason
@@ -49,10 +49,8 @@ class Limit:
         """The plan of the longest override that covers the packet's address, else the limit's own."""
         address = packet.dst if self.key.dst and not self.key.src else packet.src
         assert address is not None
-        covering = [override for override in self.overrides if covers(override.prefix, address)]
-        if not covering:
-            return self.plan
-        return max(covering, key=lambda override: override.prefix.prefixlen).plan
+        covering = {entry.prefix: entry.plan for entry in self.overrides if covers(entry.prefix, address)}
+        return covering[longest(covering)] if covering else self.plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +172,7 @@ class Police:
                 return Verdict(True, Reason.PROTECTED)
             if any(covers(exempt.prefix, source) and now_ns < exempt.until for exempt in rules.exempts):
                 return Verdict(True, Reason.EXEMPT)
-        if any(_bans(ban.prefix, source) and now_ns < ban.until for ban in rules.bans):
+        if any(covers(ban.prefix, source) and now_ns < ban.until for ban in rules.bans):
             return Verdict(False, Reason.BAN)
         return None
 
@@ -224,7 +222,3 @@ class Police:
             bucket.tat = max(bucket.tat, time_units(now_ns + limit.ban_ns))
             self.bans_made += 1
         return Verdict(False, Reason.LIMIT, limit.slot)
-
-
-def _bans(prefix: Prefix, source: Address) -> bool:
-    return covers(prefix, source) or (source.embedded and holds_6to4(prefix))
