@@ -176,7 +176,7 @@ struct ruleset {
   u32 malformed_drop;  /* 1: drop malformed packets, 0: pass them */
   u32 table_full_open; /* 1: a newcomer to a full set starts full, 0: in debt (bucket.h) */
   u32 kernel_bans;     /* 1: some limit bans, so look bans up */
-  u32 event_sample;    /* one drop in this many is reported; 0: none */
+  u32 event_sample;    /* one drop in this many is reported, on average; 0: none */
   u32 event_rate;      /* events a second and CPU, at most */
   u32 positions;       /* in use: after `limits`, those for calls alone (key `id`) */
   u64 serial;          /* of the ruleset, rises with every change */

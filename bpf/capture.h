@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Copies of packets for people who capture them, through a ring buffer of their own. Which packets:
- * those of a verdict, a reason, a limit, a source prefix; of these one in `sample`, and no more
- * than `rate` a second and CPU. What the rate holds back and what finds the ring full is counted.
+ * those of a verdict, a reason, a limit, a source prefix; of these one in `sample` on average, and
+ * no more than `rate` a second and CPU. What the rate holds back and what finds the ring full is
+ * counted.
  */
 #ifndef VALKYRIE_CAPTURE_H
 #define VALKYRIE_CAPTURE_H
@@ -49,14 +50,14 @@ static __always_inline int is_wanted(const struct capture *c, const struct scrat
   return !other && of_limit(c, s, verdict);
 }
 
-/* One in `sample` of those that are wanted, and not above the rate. */
+/* One in `sample` of those that are wanted, on average, and not above the rate. */
 static __always_inline int may_capture(struct watch_stats *t, const struct capture *c, u64 now_ns) {
   t->seen++;
   if (t->left) {
     t->left--;
     return 0;
   }
-  t->left = c->sample ? c->sample - 1 : 0;
+  t->left = sample_gap(c->sample);
   if (now_ns - t->window >= SECOND_NS) {
     t->window = now_ns;
     t->count = 0;

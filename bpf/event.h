@@ -1,22 +1,28 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Drop events for people, through a ring buffer. One drop in event_sample is
- * reported, and no more than event_rate a second and CPU; what the rate holds
- * back and what finds the ring full is counted.
+ * Drop events for people, through a ring buffer. Of event_sample drops one is reported, on average,
+ * and no more than event_rate a second and CPU; what the rate holds back and what finds the ring
+ * full is counted.
  */
 #ifndef VALKYRIE_EVENT_H
 #define VALKYRIE_EVENT_H
 
 #define SECOND_NS 1000000000ULL
 
+/* How many go by until the next of a sample of one in `n`: 0 to 2n - 2 are alike likely. A fixed
+ * number would see some of those who send in turn always, and others never. */
+static __always_inline u64 sample_gap(u32 n) {
+  return n > 1 ? bpf_get_prandom_u32() % (2 * (u64)n - 1) : 0;
+}
+
 static __always_inline int may_report(struct table_stats *t, const struct ruleset *r, u64 now_ns) {
   if (!r->event_sample)
     return 0;
-  if (t->drops_left && t->drops_left < r->event_sample) {
+  if (t->drops_left && t->drops_left < 2 * (u64)r->event_sample) {
     t->drops_left--;
     return 0;
   }
-  t->drops_left = r->event_sample - 1;
+  t->drops_left = sample_gap(r->event_sample);
   if (now_ns - t->event_window >= SECOND_NS) {
     t->event_window = now_ns;
     t->event_count = 0;

@@ -28,7 +28,7 @@ class CaptureBody(Body):
     reason: str | None = Field(None, max_length=32, description="of this reason alone, as limit or bad_tcp")
     passed: bool = Field(default=False, description="packets that passed, not those that were dropped")
     src: str | None = Field(None, max_length=64, description="from this prefix alone")
-    sample: int = Field(1, ge=1, le=1_000_000_000, description="one in so many")
+    sample: int = Field(1, ge=1, le=1_000_000_000, description="one in so many, on average")
     snaplen: int = Field(abi.CAPTURE_BYTES, ge=14, le=abi.CAPTURE_BYTES, description="bytes of each frame")
     count: int = Field(1000, ge=1, le=MOST_FRAMES, description="frames")
     seconds: float = Field(60, gt=0, le=LONGEST_S, description="at most so long")

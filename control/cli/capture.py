@@ -93,7 +93,13 @@ def opened(path: str) -> Iterator[BinaryIO]:
 @click.option("--reason", metavar="WORD", help="Of this reason alone, as limit, ban or bad_tcp.")
 @click.option("--passed", is_flag=True, help="Packets that passed, not those that were dropped.")
 @click.option("--src", metavar="PREFIX", help="From this prefix alone.")
-@click.option("--sample", type=click.IntRange(1, 10**9), default=1, show_default=True, help="One in so many.")
+@click.option(
+    "--sample",
+    type=click.IntRange(1, 10**9),
+    default=1,
+    show_default=True,
+    help="One in so many, on average.",
+)
 @click.option(
     "--count", type=click.IntRange(1, 10**6), default=1000, show_default=True, help="End after so many."
 )

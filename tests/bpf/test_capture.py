@@ -131,9 +131,9 @@ def test_one_in_so_many_is_copied_and_no_more_than_the_rate(
 ) -> None:
     publish(kernel, desired=Desired.of(bans=[Ban(prefix="10.0.0.0/8")]), event_sample=0)
     arm(watches, sample=10)
-    for _ in range(100):
+    for _ in range(1000):
         kernel.run(packet(), START)
-    assert len(ring.batch()) == 10
+    assert abs(len(ring.batch()) - 100) < 6 * 6  # standard deviations
     watches.end_capture(0)
     few = row(Filter(), None, IDENTITY, START + SECOND)
     few["rate"] = 7
