@@ -100,6 +100,18 @@ class Whole:
         xdp = shown.get("xdp", {})
         return XDP_MODES.get(xdp.get("mode", 0), ""), int(xdp.get("prog", {}).get("id", 0))
 
+    def index(self, nic: str) -> int:
+        """The kernel's number of a NIC; 0: there is none of that name."""
+        told = self.host.run("cat", f"/sys/class/net/{nic}/ifindex").stdout
+        return int(told or 0)
+
+    def addresses(self, nic: str) -> list[str]:
+        """Of a NIC that is up and has its carrier."""
+        shown = json.loads(self.host.run("ip", "-json", "address", "show", nic, "up").stdout or "[]")
+        return [
+            told["local"] for link in shown if link.get("operstate") == "UP" for told in link["addr_info"]
+        ]
+
     def received(self, nic: str) -> int:
         """Packets that the driver has received, whatever became of them."""
         return int(self.host.told("cat", f"/sys/class/net/{nic}/statistics/rx_packets"))
