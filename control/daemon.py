@@ -128,7 +128,7 @@ async def _serve(
     tasks.append(
         loop.create_task(forever("the observation reader", lambda: service.observations.pump(seen())))
     )
-    tasks.append(loop.create_task(_serve_calls(engine, service)))
+    tasks.append(loop.create_task(_serve_calls(engine, service, server)))
     tasks.append(loop.create_task(forever("the alerts", service.alerts.run)))
     tasks.append(loop.create_task(forever("notifications", service.notifications.run)))
     tasks.append(loop.create_task(forever("telemetry", service.telemetry.run)))
@@ -147,13 +147,15 @@ async def _serve(
         await asyncio.gather(*tasks, *reloads, return_exceptions=True)
 
 
-async def _serve_calls(engine: KernelEngine, service: Service) -> None:
+async def _serve_calls(engine: KernelEngine, service: Service, server: Server) -> None:
     """Packets come first, and go on being policed if calls cannot be served. The stores come last: a chain
     that starts before the kernel's table takes calls would switch away from it, and raise an alarm.
     """
     try:
         await asyncio.to_thread(engine.ready_for_calls)
     except ValkyrieError as error:
+        if server.should_exit:  # systemd tells the build to end as well
+            return
         log.error("calls to the kernel's table cannot be served: %s", error)  # noqa: TRY400 - no bug
     await forever("the stores", service.stores.run)
 

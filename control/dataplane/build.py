@@ -24,7 +24,7 @@ from valkyrie.control.errors import (
 )
 
 LOADER = "valkyrie.control.dataplane.loader"
-SECONDS = 120
+SECONDS = 300  # some hundred times what it takes; valkyried.service gives a start a minute more
 ERRORS: dict[str, type[ValkyrieError]] = {
     kind.code: kind
     for kind in (Conflict, DataplaneError, NotFound, PermissionRefused, StateError, Unavailable)
@@ -133,8 +133,7 @@ def _run_alone(
 
 def _answer(done: "subprocess.CompletedProcess[str]") -> dict[str, Any]:
     if done.returncode < 0:
-        name = signal.Signals(-done.returncode).name
-        raise Rejected(f"the compiler crashed ({name})", "report it with the BCC version", done.stderr)
+        raise _died(signal.Signals(-done.returncode), done.stderr)
     try:
         answer = json.loads(done.stdout.strip().splitlines()[-1])
     except (ValueError, IndexError) as error:
@@ -145,6 +144,15 @@ def _answer(done: "subprocess.CompletedProcess[str]") -> dict[str, Any]:
     if answer["log"]:
         raise Rejected(answer["what"], answer["hint"], answer["log"])
     raise ERRORS.get(answer["code"], DataplaneError)(answer["what"], answer["hint"])
+
+
+def _died(number: signal.Signals, said: str) -> DataplaneError:
+    if number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        return DataplaneError(f"the build was told to end ({number.name})", "start valkyried again")
+    if number == signal.SIGKILL:
+        hint = "`dmesg` tells if that was for want of memory: a build takes 150 to 250 MB"
+        return DataplaneError("the build was killed", hint)
+    return Rejected(f"the compiler crashed ({number.name})", "report it with the BCC version", said)
 
 
 def ensure(pin_dir: Path, sizes: source.Sizes, record_path: Path, main: Path = source.MAIN) -> Outcome:

@@ -3,6 +3,8 @@
 
 import errno
 import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,20 @@ def test_each_failure_of_the_kernel_has_its_class_and_a_hint(
     assert type(error) is kind
     assert error.what == f"doing this: {os.strerror(number)}"
     assert word in error.hint
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        (int(signal.SIGTERM), "told to end"),
+        (int(signal.SIGKILL), "150 to 250 MB"),
+        (int(signal.SIGSEGV), "crashed .SIGSEGV.; report"),
+    ],
+)
+def test_a_build_that_a_signal_ended_says_which_and_what_to_do(number: int, says: str) -> None:
+    done = subprocess.run(["sh", "-c", f"kill -{number} $$"], capture_output=True, text=True, check=False)
+    with pytest.raises(DataplaneError, match=says):
+        build._answer(done)
 
 
 def test_a_missing_pin_is_not_found(tmp_path: Path) -> None:
