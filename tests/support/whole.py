@@ -147,7 +147,7 @@ class Whole:
         until(lambda: self.property(UNIT, "MainPID") not in ("0", before), "another daemon", READY_S)
         self.wait()
 
-    def install(self, source: str = "", timeout: float = 600) -> str:
+    def install(self, source: str = "", timeout: float = 1200) -> str:
         """`./appliance install` of a checkout there; what it says."""
         script = f"cd {source or self.lab.source} && ./appliance install"
         told = self.host.told("sh", "-c", script, timeout=timeout)
