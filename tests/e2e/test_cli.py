@@ -172,6 +172,21 @@ def test_explain_asks_the_program_and_takes_no_tokens(appliance: Appliance) -> N
     assert "few" in appliance.good("limits", "explain", "src 198.51.100.7 dst 10.9.0.1 proto udp dport 7001")
 
 
+@pytest.mark.parametrize(
+    ("source", "burst"), [("192.0.2.1", None), ("2002:c000:201::1", 7), ("10.0.0.1", 5), ("2001:db8::1", 7)]
+)
+def test_explain_tells_what_a_6to4_source_meets(appliance: Appliance, source: str, burst: int | None) -> None:
+    match = "src 10.0.0.0/8,2000::/3 proto udp dport 7001"
+    appliance.good(
+        "limits", "set", "wide", "--match", match, "--key", "src", "--rate", "10/h", "--burst", "5"
+    )
+    appliance.good("limits", "override", "wide", "2000::/3", "--rate", "10/h", "--burst", "7")
+    to = "2001:db8::2" if ":" in source else "10.9.0.1"
+    told = appliance.json("limits", "explain", f"src {source} dst {to} proto udp dport 7001")
+    met = {one["name"]: one["tokens_left"] for one in told["limits"] if one["matched"]}
+    assert met == ({} if burst is None else {"wide": burst})
+
+
 def test_apply_is_declarative_and_export_brings_back_the_same(appliance: Appliance) -> None:
     appliance.good("limits", "set", "old", "--key", "global", "--rate", "1/s")
     policy = (
