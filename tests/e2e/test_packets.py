@@ -64,7 +64,8 @@ MATCHES: list[tuple[str, list[Packet], list[Packet]]] = [
     ("proto udp", both(UDP_), both(TCP_)),
     ("proto tcp", both(TCP_), both(UDP_)),
     ("proto icmp", [FOUR / ICMP()], [SIX / ICMPv6EchoRequest(), *both(UDP_)]),
-    ("proto icmp6", [SIX / ICMPv6EchoRequest()], [FOUR / ICMP()]),
+    # From this source: the sender's kernel reports its multicast groups by ICMPv6 as well.
+    (f"proto icmp6 src {SIX.src}", [SIX / ICMPv6EchoRequest()], [FOUR / ICMP()]),
     ("proto gre", both(GRE()), both(UDP_)),
     ("proto esp", both(ESP(spi=1, seq=1) / b"12345678"), both(UDP_)),
     ("proto ah", [FOUR / AH(nh=17, icv=bytes(12)) / UDP_], both(UDP_)),
