@@ -26,7 +26,7 @@ from valkyrie.adapters.limit import Limit
 from valkyrie.adapters.secrets import NoSecrets, StaticSecrets
 from valkyrie.adapters.settings import StoreSettings
 
-TIMEOUT_MS = 800  # more than a busy disk lets the second store wait
+TIMEOUT_MS = 300
 HOLD_S = 0.5
 CALLERS = 40
 FREE = Limit.of("free", "1000000/s", "1000000")
