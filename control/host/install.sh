@@ -27,7 +27,9 @@ make_release() {
     copy=$(mktemp -d)
     rm -rf "$1"
     cp -a "${RELEASE_FILES[@]}" "$copy"
-    if ! { "$PYTHON" -m venv --system-site-packages "$1" && "$1/bin/python" -m pip install --quiet "$copy"; }; then
+    if ! { "$PYTHON" -m venv --without-pip --system-site-packages "$1" &&
+        "$1/bin/python" -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir "$copy/made" "$copy" &&
+        "$1/bin/python" -m pip install --quiet "$copy"/made/*.whl; }; then
         rm -rf "$copy" "$1"
         fail "cannot make $1." "The lines above tell why; what was installed before is untouched."
     fi
@@ -70,7 +72,7 @@ start_service() {
 host_install() {
     local release
     [ $# -eq 0 ] || fail "install takes no arguments, got '$*'." "Run: sudo ./appliance install"
-    install_packages "${RUN_PACKAGES[@]}"
+    install_packages "${RUN_PACKAGES[@]}" "${BUILD_PACKAGES[@]}"
     groupadd --system --force valkyrie
     groupadd --system --force valkyrie-read
     release=$OPT/$(release_name)

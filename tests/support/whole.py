@@ -57,14 +57,17 @@ class Whole:
     def status(self) -> Any:
         return self.done("GET", "/v1/status")
 
-    def wait(self) -> None:
-        """Until the daemon answers."""
-        until(lambda: self.ask("GET", "/v1/status")[0] == 200, f"{UNIT} answers", READY_S)
+    def wait(self) -> Any:
+        """Until the daemon answers; its status."""
+        deadline = time.monotonic() + READY_S
+        while (found := self.ask("GET", "/v1/status"))[0] != 200:
+            assert time.monotonic() < deadline, f"not within {READY_S:.0f} s: {UNIT} answers"
+            time.sleep(0.1)
+        return found[1]
 
     def clear(self) -> None:
         """Nothing attached, no limits, exempts or bans."""
-        self.wait()
-        for nic in self.status()["nics"]:
+        for nic in self.wait()["nics"]:
             self.done("DELETE", f"/v1/nics/{nic['nic']}")
         self.done("POST", "/v1/apply", {"document": NOTHING})
 

@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from harness import image
 from harness.errors import VmError
-from harness.recipe import Recipe, files, requirements
+from harness.recipe import PACKAGES, Recipe, files, requirements
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 RECIPE = Recipe("bookworm", ("click>=8",))
@@ -35,9 +36,15 @@ def test_the_same_recipe_has_the_same_name_and_another_one_another() -> None:
 
 def test_the_wheels_are_those_that_an_installation_asks_for() -> None:
     wanted = requirements((CHECKOUT / "pyproject.toml").read_text())
-    assert any(word.startswith("setuptools") for word in wanted)
     assert any(word.startswith("numpy") for word in wanted)
     assert not any(word.startswith("pytest") for word in wanted)
+
+
+@pytest.mark.parametrize("group", ["RUN_PACKAGES", "BUILD_PACKAGES"])
+def test_the_image_has_every_package_that_an_installation_asks_for(group: str) -> None:
+    asked = re.search(rf"^{group}=\((.*)\)$", (CHECKOUT / "appliance").read_text(), re.MULTILINE)
+    assert asked is not None
+    assert set(asked[1].split()) <= set(PACKAGES)
 
 
 def test_pip_in_the_guest_asks_no_network() -> None:

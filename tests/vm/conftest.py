@@ -36,13 +36,19 @@ def lab(pytestconfig: pytest.Config) -> Lab:
     return found
 
 
-@pytest.fixture
-def whole(lab: Lab) -> Iterator[Whole]:
-    """The appliance with nothing attached and no limits, before and after."""
+@pytest.fixture(scope="session")
+def appliance(lab: Lab) -> Iterator[Whole]:
+    """The appliance, after the last test with nothing attached and no limits."""
     found = Whole(lab)
-    found.clear()
     yield found
     found.clear()
+
+
+@pytest.fixture
+def whole(appliance: Whole) -> Whole:
+    """The appliance with nothing attached and no limits. What a test leaves, the next one removes."""
+    appliance.clear()
+    return appliance
 
 
 @pytest.hookimpl(trylast=True)

