@@ -105,7 +105,8 @@ async def test_a_first_store_that_dies_under_load_costs_one_timeout_and_is_used_
             switched = time.monotonic()
             later = len(load.calls) + 500
             await until(lambda: len(load.calls) > later)
-            (server.start if fault == "killed" else server.cont)()
+            # In a thread, as it waits for the server, and the callers under way are not to wait with it.
+            await asyncio.to_thread(server.start if fault == "killed" else server.cont)
             await until(lambda: store.backend_name == "redis")
             assert time.monotonic() - switched >= HOLD_S
             await load.end()
@@ -128,7 +129,7 @@ async def test_over_a_fall_back_and_the_return_a_bucket_admits_its_burst_and_no_
             server.kill()
             await until(lambda: store.backend_name == "embedded" and store.status().carried > 0)
             await until(lambda: load.allowed > 1000)
-            server.start()
+            await asyncio.to_thread(server.start)
             await until(lambda: store.backend_name == "redis")
             await until(lambda: load.allowed > 2500)
             before = -1
