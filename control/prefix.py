@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from valkyrie.control.errors import InvalidInput
 
-_MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96
-_SIX_TO_FOUR = b"\x20\x02"  # 2002::/16
+MAPPED = bytes(10) + b"\xff\xff"  # how v4-mapped addresses begin: ::ffff:0:0/96
+SIX_TO_FOUR = b"\x20\x02"  # 6to4: 2002::/16
 
 
 class Prefix(NamedTuple):
@@ -58,9 +58,9 @@ def embedded(prefix: Prefix) -> Prefix | None:
     _, packed, length = prefix
     if prefix.version == 4:
         return None
-    if length >= 96 and packed.startswith(_MAPPED):
+    if length >= 96 and packed.startswith(MAPPED):
         return Prefix(4, packed[12:16], length - 96)
-    if length >= 16 and packed.startswith(_SIX_TO_FOUR):
+    if length >= 16 and packed.startswith(SIX_TO_FOUR):
         return Prefix(4, packed[2:6], min(length - 16, 32))
     return None
 

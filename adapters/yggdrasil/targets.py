@@ -23,15 +23,15 @@ from valkyrie.control.cost import Cost
 from valkyrie.control.dataplane import call
 from valkyrie.control.dataplane.call import Array, opaque_entries
 from valkyrie.control.dataplane.call_entry import entry_of
-from valkyrie.control.dataplane.keyname import MAPPED, opaque, record_of
+from valkyrie.control.dataplane.keyname import opaque, record_of
 from valkyrie.control.errors import InvalidInput
 from valkyrie.control.key import ID, KeySpec
+from valkyrie.control.prefix import MAPPED, SIX_TO_FOUR
 
 KEPT_ENTRIES = 8192
 KEPT_COSTS = 4096
 AMOUNT = struct.Struct("=Q")
 ONE = AMOUNT.pack(1)
-SIX_TO_FOUR = b"\x20\x02"
 NONE = bytes(16)
 
 cost_of = lru_cache(KEPT_COSTS)(Cost)

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from valkyrie.control import abi
 from valkyrie.control.enums import Reason
 from valkyrie.control.errors import InvalidInput
-from valkyrie.control.prefix import parse_prefix
+from valkyrie.control.prefix import MAPPED, parse_prefix
 
-MAPPED = bytes(10) + b"\xff\xff"
 ALL_REASONS = (1 << abi.REASONS) - 1
 RATE = 5000  # frames a second and CPU, at most: 100 Mbit/s of copies on ten CPUs
 

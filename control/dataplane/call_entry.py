@@ -12,8 +12,9 @@ from __future__ import annotations
 import struct
 
 from valkyrie.control import abi
-from valkyrie.control.dataplane.keyname import MAPPED, Record, paired
+from valkyrie.control.dataplane.keyname import Record, paired
 from valkyrie.control.key import KeySpec
+from valkyrie.control.prefix import MAPPED
 
 ENTRY = struct.Struct("=16s16sHHBBHQ")
 HALF = bytes(8)

@@ -16,6 +16,7 @@ from typing import Protocol
 from valkyrie.control import abi
 from valkyrie.control.errors import InvalidInput
 from valkyrie.control.key import KeySpec
+from valkyrie.control.prefix import MAPPED
 from valkyrie.control.words import PROTOCOLS
 
 BAN_KEY = KeySpec(src4=32, src6=64)
@@ -24,7 +25,6 @@ MAX_TEXT = 200
 MAX_OPAQUE_BYTES = 1024
 OPAQUE = re.compile("#([0-9a-f]{32})")
 NAMES = {number: word for word, number in PROTOCOLS.items()}
-MAPPED = bytes(10) + b"\xff\xff"
 Address = IPv4Address | IPv6Address
 
 

@@ -8,6 +8,7 @@ Trees are built bottom up, eight entries a node, all subtrees of a level at once
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from valkyrie.control.abi import NODE, NODE_CHILDREN, REF_LEAF, REF_LOW, REF_MASK, TREE_DEPTH
+from valkyrie.control.prefix import MAPPED, SIX_TO_FOUR
 from valkyrie.control.ruleset.bitmaps import Indexes
 from valkyrie.control.ruleset.intervals import ALL, Words
 
 Refs = NDArray[np.uint32]
 Nodes = NDArray[np.void]  # of abi.NODE
 LEAF = np.uint32(REF_LEAF)
-EMBEDDED_IN = ((0, 0xFFFF << 32), (0x2002 << 48, 0))
-"""The high and low words of ::ffff:0:0 and 2002::, in the order of Embedding."""
+EMBEDDED_IN = tuple(struct.unpack(">QQ", begin.ljust(16, b"\0")) for begin in (MAPPED, SIX_TO_FOUR))
+"""The high and low words of the first address of each kind, in the order of Embedding."""
 
 
 @dataclass(frozen=True)
