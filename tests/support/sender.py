@@ -58,12 +58,14 @@ class Running:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """What it says is shown where the test fails before it has asked for the report."""
         if self._process.returncode is None:
             try:
-                self._process.communicate(timeout=END_S)
+                told = self._process.communicate(timeout=END_S)
             except subprocess.TimeoutExpired:
                 self._process.kill()
-                self._process.communicate()
+                told = self._process.communicate()
+            sys.stderr.write("".join(told))
 
 
 class Sender:

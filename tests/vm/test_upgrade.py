@@ -15,7 +15,7 @@ NIC = "data4"
 BURST = 20
 VERSION = "0.99.0"
 OTHER = "/root/other-release"
-PINGS = ("--count", "100000", "--rate", "50", "--seconds", "1500")  # ended when the other release runs
+PINGS = ("--count", "100000", "--rate", "50", "--seconds", "600")  # ended when the other release runs
 # Of this checkout: a copy with another program for packets, with maps of the same layout or of another one.
 COPY = """
 set -e
