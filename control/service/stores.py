@@ -112,7 +112,8 @@ class Stores:
                     await self._idle.wait()
             except TimeoutError:
                 log.warning("calls to a store of the former settings are cut off")
-            await before.close()
+            finally:
+                await _closed(before)
         return None
 
     def _around(self, settings: StoreSettings) -> Around:
@@ -208,6 +209,16 @@ class Stores:
             "overrides": [{"prefix": one.prefix, "rate": one.rate, "burst": one.burst} for one in overrides],
         }
         return {"serial": now, "limits": [entry]}
+
+
+async def _closed(manager: HybridStoreManager) -> None:
+    """Close it to the end, also when the daemon ends meanwhile."""
+    closing = asyncio.ensure_future(manager.close())
+    try:
+        await asyncio.shield(closing)
+    except asyncio.CancelledError:
+        await closing
+        raise
 
 
 def limit_asked(limit: str | None, rate: str | None, burst: str | None) -> str | Limit:
