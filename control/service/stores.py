@@ -24,6 +24,7 @@ from valkyrie.adapters.naming import appliance_of
 from valkyrie.adapters.secrets import Secrets
 from valkyrie.adapters.settings import StoreSettings
 from valkyrie.control.errors import InvalidInput
+from valkyrie.control.finish import to_its_end
 from valkyrie.control.notes import Tell
 from valkyrie.control.service.core import Core
 from valkyrie.control.service.world import World
@@ -113,7 +114,7 @@ class Stores:
             except TimeoutError:
                 log.warning("calls to a store of the former settings are cut off")
             finally:
-                await _closed(before)
+                await to_its_end(before.close())
         return None
 
     def _around(self, settings: StoreSettings) -> Around:
@@ -209,16 +210,6 @@ class Stores:
             "overrides": [{"prefix": one.prefix, "rate": one.rate, "burst": one.burst} for one in overrides],
         }
         return {"serial": now, "limits": [entry]}
-
-
-async def _closed(manager: HybridStoreManager) -> None:
-    """Close it to the end, also when the daemon ends meanwhile."""
-    closing = asyncio.ensure_future(manager.close())
-    try:
-        await asyncio.shield(closing)
-    except asyncio.CancelledError:
-        await closing
-        raise
 
 
 def limit_asked(limit: str | None, rate: str | None, burst: str | None) -> str | Limit:

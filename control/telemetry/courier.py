@@ -63,6 +63,9 @@ class Courier:
         self.delivery = Delivery()
         # A daemon thread: a resolver or a collector that hangs must not keep the process.
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
+
+    def start(self) -> None:
+        """Deliver from now on, until `end`."""
         self._thread.start()
 
     def give_metrics(self, data: MetricsData) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from valkyrie.adapters.errors import StoreConfigurationError
 from valkyrie.adapters.secrets import Secret, Secrets
 from valkyrie.control.errors import InvalidInput
+from valkyrie.control.finish import to_its_end
 from valkyrie.control.telemetry.meters import ExportMeter
 from valkyrie.control.telemetry.settings import OtlpSettings
 from valkyrie.control.telemetry.snapshot import Snapshot
@@ -91,13 +92,14 @@ class Exporter:
                 stack.callback(self._secrets.watch(otlp.headers_credential, self._renewed))
             courier = await asyncio.to_thread(_courier, otlp, headers, self._meter)
             self.courier = courier
+            courier.start()
             try:
                 if otlp.traces:
                     self.tracing = await asyncio.to_thread(_tracing, courier, self._random, self._instance())
                 await self._feed(courier, otlp)
             finally:
                 self.courier, self.tracing = None, None
-                await asyncio.to_thread(courier.end)
+                await to_its_end(asyncio.to_thread(courier.end))
                 self._offered = None if self._settings() != otlp else self._offered
 
     async def _feed(self, courier: Courier, otlp: OtlpSettings) -> None:

@@ -168,6 +168,7 @@ def a_span(number: int) -> ReadableSpan:
 def test_spans_wait_for_a_collector_that_comes_back_and_what_is_too_much_is_counted() -> None:
     channel, meter = Stuck(), ExportMeter()
     courier = Courier(lambda: channel, meter, timeout_s=1, wall=time.time)
+    courier.start()
     for number in range(MOST_SPANS + 10):
         courier.give_span(a_span(number))
     until(lambda: courier.delivery.problem)
@@ -183,6 +184,7 @@ def test_spans_that_are_refused_for_good_are_counted_and_not_sent_again() -> Non
     channel, meter = Stuck(), ExportMeter()
     channel.error = ExportError("refused", permanent=True)
     courier = Courier(lambda: channel, meter, timeout_s=1, wall=time.time)
+    courier.start()
     courier.give_span(a_span(1))
     until(lambda: courier.delivery.problem)
     (_, spans) = meter.figures()
@@ -193,6 +195,7 @@ def test_spans_that_are_refused_for_good_are_counted_and_not_sent_again() -> Non
 def test_metrics_that_could_not_be_sent_go_after_the_pause_and_not_with_the_next_batch_alone() -> None:
     channel, meter = Stuck(), ExportMeter()
     courier = Courier(lambda: channel, meter, timeout_s=1, wall=time.time)
+    courier.start()
     courier.give_metrics(MetricsData([]))
     until(lambda: courier.delivery.problem)
     channel.error = None
@@ -206,6 +209,7 @@ def test_metrics_that_are_refused_for_good_are_not_sent_again_and_the_next_batch
     channel, meter = Stuck(), ExportMeter()
     channel.error = ExportError("refused", permanent=True)
     courier = Courier(lambda: channel, meter, timeout_s=1, wall=time.time)
+    courier.start()
     for tries in range(1, 4):
         courier.give_metrics(MetricsData([]))
         until(lambda tries=tries: courier.delivery.tries == tries, 1.5 * FIRST_PAUSE_S)  # type: ignore[misc]
@@ -219,6 +223,7 @@ def test_what_waits_is_sent_at_the_end() -> None:
     channel, meter = Stuck(), ExportMeter()
     channel.error = None
     courier = Courier(lambda: channel, meter, timeout_s=1, wall=time.time)
+    courier.start()
     courier.give_span(a_span(1))
     courier.end()
     assert channel.taken == ["1"]
