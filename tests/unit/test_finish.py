@@ -42,8 +42,9 @@ async def test_a_cancellation_is_raised_once_the_work_is_done(steps: int) -> Non
 async def test_cancelled_again_it_waits_no_longer() -> None:
     waiting = asyncio.ensure_future(to_its_end(asyncio.Event().wait()))
     for _ in range(2):
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not waiting.done()
         waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
